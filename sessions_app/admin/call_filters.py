@@ -1,0 +1,31 @@
+"""How the list of calls is narrowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from sessions_app.models import CallRecord
+
+
+class LiveFilter(admin.SimpleListFilter):
+    """Calls that go on, or those that are over."""
+
+    title = "live or past"
+    parameter_name = "live"
+
+    def lookups(
+        self, request: HttpRequest, model_admin: admin.ModelAdmin[CallRecord]
+    ) -> list[tuple[str, str]]:
+        return [("yes", "Live"), ("no", "Past")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        live = CallRecord.objects.live().values("pk")
+        if self.value() == "yes":
+            return queryset.filter(pk__in=live)
+        if self.value() == "no":
+            return queryset.exclude(pk__in=live)
+        return queryset

@@ -1,0 +1,269 @@
+"""The live calls of this process: their slots, their look-up, their common root.
+
+One root task owns everything: the carrier's client, the mirror, the housekeeping and every call's
+session. It is started at first use, in an empty context, so that nothing of the request that
+happened to come first lives on in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+from sessions_app import conf as conf_module
+from sessions_app.bridge import housekeeping
+from sessions_app.bridge.plan import CallPlan, CapacityReached
+from sessions_app.bridge.reception import Reception
+from sessions_app.bridge.session import CallSession, CallSetup
+from sessions_app.bridge.suppliers import Suppliers, open_suppliers
+from sessions_app.conf import Conf
+from sessions_app.core.agent import AgentProfile
+from sessions_app.core.events import EndReason, EndRequested
+from sessions_app.logcontext import call_context
+from sessions_app.mirror import Mirror
+from sessions_app.telephony.vonage.wire import frame_bytes
+
+logger = logging.getLogger(__name__)
+
+#: Calls that ended here lately, and why: their last webhooks are still to come.
+RECENT_MOST = 2000
+
+
+class SessionManager:
+    """All of this process's live calls. Belongs to one event loop, that of its first use."""
+
+    def __init__(self, conf: Conf) -> None:
+        self.conf = conf
+        self.node = conf.node
+        self.capacity = conf.max_calls
+        #: This process is about to stop; and an operator asked it to take no new calls.
+        self.stopping = False
+        self.drain_asked = False
+        #: What was wrong with the last connection to the model's service; empty: nothing.
+        self.provider_trouble = ""
+        self.mirror = Mirror(conf.node)
+        self.reception = Reception(self)
+        self.recent: OrderedDict[str, tuple[EndReason, AgentProfile]] = OrderedDict()
+        self._suppliers: Suppliers | None = None
+        self._sessions: dict[str, CallSession] = {}
+        self._plans: dict[str, CallPlan] = {}
+        self._reserved = 0
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._root: asyncio.Task[None] | None = None
+        self._ready: asyncio.Event = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    # ------------------------------------------------------------------ root
+
+    async def start(self) -> None:
+        """Begin, if that has not happened yet; returns when calls can be taken.
+
+        Raises what keeps it from beginning, such as an unusable private key.
+        """
+        if self._root is None:
+            self._root = asyncio.get_running_loop().create_task(
+                self._run(), name="calls", context=contextvars.Context()
+            )
+        ready = asyncio.ensure_future(self._ready.wait())
+        try:
+            await asyncio.wait({ready, self._root}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._root.done():
+            root, self._root = self._root, None
+            self._ready.clear()
+            root.result()
+            raise RuntimeError("the calls' root has ended")
+
+    async def _run(self) -> None:
+        async with AsyncExitStack() as stack:
+            self._suppliers = await stack.enter_async_context(open_suppliers(self.conf))
+            stack.push_async_callback(self.mirror.aclose)
+            async with asyncio.TaskGroup() as self._tasks:
+                keepers = [
+                    self._tasks.create_task(self.mirror.run(), name="mirror"),
+                    self._tasks.create_task(housekeeping.keep(self), name="housekeeping"),
+                    self._tasks.create_task(housekeeping.obey(self), name="commands"),
+                ]
+                self._ready.set()
+                await self._stop.wait()
+                await self._close_all(EndReason.SHUTDOWN)
+                for keeper in keepers:
+                    keeper.cancel()
+            await housekeeping.sign_off(self)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Something short that nobody waits for; it must not raise. Owned by the root."""
+        assert self._tasks is not None
+        self._tasks.create_task(work, name=name, context=contextvars.Context())
+
+    async def shutdown(self) -> None:
+        """Close every call, write what is left, release everything."""
+        self.stopping = True
+        if self._root is not None:
+            self._stop.set()
+            await asyncio.wait({self._root})
+
+    async def drain(self, timeout_s: float) -> int:
+        """Take no new calls, wait for the live ones; gives how many had to be cut off."""
+        self.stopping = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._sessions:
+                    await asyncio.gather(*(s.wait_released() for s in self._sessions.values()))
+        except TimeoutError:
+            pass
+        return await self.cut_off()
+
+    async def cut_off(self) -> int:
+        """End every live call, its caller's leg too; gives how many."""
+        cut = list(self._sessions.values())
+        for session in cut:
+            session.handle(EndRequested(EndReason.DRAINED))
+        await asyncio.gather(*(session.wait_released() for session in cut))
+        return len(cut)
+
+    async def _close_all(self, reason: EndReason) -> None:
+        await asyncio.gather(*(s.close(reason) for s in list(self._sessions.values())))
+
+    # ------------------------------------------------------------------ slots
+
+    @property
+    def draining(self) -> bool:
+        return self.stopping or self.drain_asked
+
+    @property
+    def suppliers(self) -> Suppliers:
+        assert self._suppliers is not None
+        return self._suppliers
+
+    @property
+    def full(self) -> bool:
+        return len(self._sessions) + self._reserved >= self.capacity
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """A slot while a call is being prepared; its session takes it over. Raises if none is
+        free, so that a burst of answers in one instant cannot overrun the capacity.
+        """
+        if self.draining or self.full:
+            raise CapacityReached("draining" if self.draining else "every slot is taken")
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+
+    @asynccontextmanager
+    async def alone(self, call_uuid: str) -> AsyncIterator[None]:
+        """One at a time for each call: answers, sockets and endings of the same uuid queue up."""
+        lock, users = self._locks.get(call_uuid, (asyncio.Lock(), 0))
+        self._locks[call_uuid] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(call_uuid)
+            if users > 1:
+                self._locks[call_uuid] = (lock, users - 1)
+
+    # ------------------------------------------------------------------ sessions
+
+    async def create_session(
+        self,
+        call_uuid: str,
+        caller: str = "",
+        called: str = "",
+        user_id: int | None = None,
+        *,
+        plan: CallPlan | None = None,
+    ) -> CallSession:
+        """A session for this call, begun at once. A live one of the same uuid is closed fully
+        first, and its row goes on with the newcomer.
+        """
+        await self.start()
+        former = self._sessions.get(call_uuid)
+        if former is not None:
+            with call_context(call_uuid):
+                logger.info("Cleaning up existing session before creating new one")
+            plan = plan or self._plans[call_uuid]
+            await former.close(EndReason.REPLACED)
+        plan = plan or CallPlan()
+        session = self._make(call_uuid, caller, called, user_id, plan)
+        self._sessions[call_uuid] = session
+        self._plans[call_uuid] = plan
+        assert self._tasks is not None
+        self._tasks.create_task(
+            session.run(), name=f"call {call_uuid}", context=contextvars.Context()
+        )
+        return session
+
+    def _make(
+        self, call_uuid: str, caller: str, called: str, user_id: int | None, plan: CallPlan
+    ) -> CallSession:
+        rate_hz = self.conf.media.rate_hz
+        setup = CallSetup(
+            agent=plan.agent,
+            limits=self.conf.limits,
+            phone_rate_hz=rate_hz,
+            frame_bytes=frame_bytes(rate_hz),
+            provider=self.suppliers.provider(call_uuid, caller, plan.agent, plan.fault),
+            voice=self.suppliers.voice(plan.agent, plan.fault),
+            hang_up=self.suppliers.hang_up(call_uuid, plan.region_url, plan.fault),
+            mirror=self.mirror.open(call_uuid, plan.base),
+            provider_fares=self._provider_fares,
+            removed=self._removed,
+        )
+        return CallSession(call_uuid, caller, called, user_id, setup=setup)
+
+    def _provider_fares(self, trouble: str) -> None:
+        self.provider_trouble = trouble
+
+    def _removed(self, session: CallSession) -> None:
+        logger.info("Closing and removing session from SessionManager")
+        if self._sessions.get(session.call_uuid) is session:
+            del self._sessions[session.call_uuid]
+            del self._plans[session.call_uuid]
+        if session.end_reason is not None and session.end_reason is not EndReason.REPLACED:
+            self.recent[session.call_uuid] = (session.end_reason, session.setup.agent)
+            while len(self.recent) > RECENT_MOST:
+                self.recent.popitem(last=False)
+        logger.info("Session removed. Active sessions: %d", len(self._sessions))
+
+    async def close_session(self, call_uuid: str, reason: EndReason = EndReason.SHUTDOWN) -> None:
+        """Close the call's session and wait until it is gone."""
+        session = self._sessions.get(call_uuid)
+        if session is None:
+            with call_context(call_uuid):
+                logger.warning("Attempted to close non-existent session")
+            return
+        await session.close(reason)
+
+    def get(self, call_uuid: str) -> CallSession | None:
+        return self._sessions.get(call_uuid)
+
+    def plan_of(self, call_uuid: str) -> CallPlan:
+        return self._plans[call_uuid]
+
+    def get_active_session_count(self) -> int:
+        return len(self._sessions)
+
+    def get_all_session_uuids(self) -> list[str]:
+        return list(self._sessions)
+
+
+_manager: SessionManager | None = None
+
+
+def get_manager() -> SessionManager:
+    """This process's manager: the one piece of state that belongs to no call."""
+    global _manager
+    if _manager is None:
+        _manager = SessionManager(conf_module.load())
+    return _manager

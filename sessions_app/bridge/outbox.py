@@ -1,0 +1,191 @@
+"""The agent's audio on its way to the phone: framed exactly, bounded, ahead by about a second.
+
+Never a timer for each frame: timers only fire late, and the caller hears the gaps. Frames go out in
+batches whenever the phone's queue, by the playback clock, has fallen below the low mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sessions_app.core.audio import Framer, Resampler, pcm_ms
+from sessions_app.core.events import Event, ItemWritten, MediaClosed, ProviderNotice
+from sessions_app.core.playback import Playback
+
+#: How far the phone's queue is filled, and when it is filled again.
+LEAD_MS = 1000.0
+REFILL_MS = 750.0
+#: A mark at least this often, so that a phone that stalls is noticed within it.
+MARK_EVERY_MS = 1000.0
+#: What one call may have queued here; a model that says more at one go is cut there.
+QUEUE_MOST_MS = 240_000.0
+#: A socket that takes nothing for this long is dead.
+SEND_TIMEOUT_S = 5.0
+
+
+class MediaSocket(Protocol):
+    """The phone's end, as the bridge sees it; whoever implements it knows the carrier's wire."""
+
+    async def send_audio(self, frame: bytes) -> None: ...
+
+    async def send_clear(self) -> None: ...
+
+    async def send_mark(self, mark_id: str) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    item_id: str
+    data: bytes
+    audio_ms: float
+    padding_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Behind the last frame of an item."""
+
+    item_id: str
+
+
+class Outbox:
+    """One call's queue to the phone, and the only writer of its socket."""
+
+    def __init__(
+        self,
+        playback: Playback,
+        *,
+        source_rate_hz: int,
+        phone_rate_hz: int,
+        frame_bytes: int,
+        emit: Callable[[Event], None],
+        wrote: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._playback = playback
+        self._rate_hz = phone_rate_hz
+        self._frame_ms = pcm_ms(frame_bytes, phone_rate_hz)
+        self._resampler = Resampler(source_rate_hz, phone_rate_hz)
+        self._framer = Framer(frame_bytes)
+        self._emit = emit
+        self._wrote = wrote
+        self._clock = clock
+        self._queue: deque[_Frame | _End] = deque()
+        self._queued_ms = 0.0
+        self._framing = ""
+        self._clear_wanted = False
+        self._since_mark_ms = 0.0
+        self._marks = 0
+        self._wake = asyncio.Event()
+        self.overrun_ms = 0.0
+
+    @property
+    def queued_ms(self) -> float:
+        """Waiting here; what the phone has not played yet comes on top."""
+        return self._queued_ms
+
+    # ------------------------------------------------------------------ in
+
+    def play(self, item_id: str, pcm: bytes) -> None:
+        """Queue audio of an item, s16le at the source's rate."""
+        if self._framing and self._framing != item_id:
+            self._pad(self._framing)
+        self._framing = item_id
+        self._add(item_id, self._resampler.feed(pcm))
+        self._wake.set()
+
+    def finish(self, item_id: str) -> None:
+        """The item is complete: its last frame is padded, and a mark goes behind it."""
+        if self._framing == item_id:
+            self._pad(item_id)
+        self._queue.append(_End(item_id))
+        self._wake.set()
+
+    def clear(self) -> None:
+        """Drop everything here and have the phone drop its own, before anything else is sent."""
+        self._queue.clear()
+        self._queued_ms = 0.0
+        self._framer.reset()
+        self._resampler.reset()
+        self._framing = ""
+        self._clear_wanted = True
+        self._wake.set()
+
+    def _add(self, item_id: str, pcm: bytes) -> None:
+        for data in self._framer.feed(pcm):
+            if self._queued_ms >= QUEUE_MOST_MS:
+                if not self.overrun_ms:
+                    self._emit(ProviderNotice("speech_too_long", "the rest was not played"))
+                self.overrun_ms += self._frame_ms
+                continue
+            self._queue.append(_Frame(item_id, data, self._frame_ms, 0.0))
+            self._queued_ms += self._frame_ms
+
+    def _pad(self, item_id: str) -> None:
+        self._add(item_id, self._resampler.flush())
+        audio_ms = pcm_ms(self._framer.waiting_bytes, self._rate_hz)
+        if (last := self._framer.flush()) is not None:
+            self._queue.append(_Frame(item_id, last, audio_ms, self._frame_ms - audio_ms))
+            self._queued_ms += self._frame_ms
+        self._framing = ""
+
+    # ------------------------------------------------------------------ out
+
+    async def run(self, socket: MediaSocket) -> None:
+        """Send until cancelled. A socket that breaks or hangs ends the media."""
+        try:
+            while True:
+                self._wake.clear()
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._send_what_fits(socket)
+                self._wrote()
+                await self._until_there_is_room()
+        except (OSError, RuntimeError, TimeoutError):
+            # TimeoutError is an OSError; a server's own "already closed" is a RuntimeError.
+            self._emit(MediaClosed(clean=False))
+
+    async def _send_what_fits(self, socket: MediaSocket) -> None:
+        if self._clear_wanted:
+            self._clear_wanted = False
+            self._since_mark_ms = 0.0
+            await socket.send_clear()
+        while self._queue and not self._clear_wanted:
+            if self._playback.backlog_ms(self._clock()) >= LEAD_MS:
+                return
+            piece = self._queue.popleft()
+            if isinstance(piece, _End):
+                if self._since_mark_ms:
+                    await self._mark(socket)
+                self._emit(ItemWritten(piece.item_id))
+                continue
+            self._queued_ms -= self._frame_ms
+            # Counted before it is sent: a clear that comes while sending must know of it.
+            self._playback.wrote(piece.item_id, piece.audio_ms, self._clock(), piece.padding_ms)
+            self._since_mark_ms += self._frame_ms
+            await socket.send_audio(piece.data)
+            if self._since_mark_ms >= MARK_EVERY_MS:
+                await self._mark(socket)
+
+    async def _mark(self, socket: MediaSocket) -> None:
+        self._since_mark_ms = 0.0
+        self._marks += 1
+        mark_id = f"m{self._marks}"
+        self._playback.marked(mark_id)
+        await socket.send_mark(mark_id)
+
+    async def _until_there_is_room(self) -> None:
+        """Wait for the phone to have played enough, or for something new."""
+        delay_s = None
+        if self._queue and not self._clear_wanted:
+            delay_s = max(0.005, (self._playback.backlog_ms(self._clock()) - REFILL_MS) / 1000)
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,24 @@
+"""How a call is to be answered, found out before its session is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sessions_app.core.agent import AgentProfile
+
+
+class CapacityReached(Exception):
+    """Every slot of this process is taken, or it takes no new calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """What the answer webhook learnt; a session is made from it."""
+
+    agent: AgentProfile = field(default_factory=AgentProfile)
+    #: What makes the call's row, if there is none yet.
+    base: Mapping[str, Any] = field(default_factory=dict)
+    region_url: str = ""
+    fault: str = ""

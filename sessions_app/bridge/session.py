@@ -1,0 +1,342 @@
+"""A live call in this process: its one task group, its one exit stack.
+
+Everything a call opens belongs to `CallSession.run`, so that leaving it, for whatever reason,
+releases everything. The rules of the conversation are `core.call.Call`; this is the shell that
+carries its commands out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from sessions_app.bridge.inbox import Inbox
+from sessions_app.bridge.outbox import MediaSocket, Outbox
+from sessions_app.bridge.tickets import Ticket
+from sessions_app.bridge.voice import VoiceQueue
+from sessions_app.core import events as ev
+from sessions_app.core.agent import AgentProfile
+from sessions_app.core.call import Call
+from sessions_app.core.errors import ProviderError
+from sessions_app.core.limits import Limits
+from sessions_app.logcontext import call_context
+from sessions_app.mirror import CallMirror
+from sessions_app.providers.base import Provider, Voice
+
+logger = logging.getLogger(__name__)
+
+#: Each step of a release may take so long; a peer that hangs holds nobody up.
+STEP_TIMEOUT_S = 1.2
+#: The REST hang-up of the caller's leg, with its retries.
+HANG_UP_TIMEOUT_S = 1.5
+
+_owner: ContextVar[CallSession | None] = ContextVar("call_session", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class CallSetup:
+    """What a session needs from outside, made by the manager when the call is answered."""
+
+    agent: AgentProfile
+    limits: Limits
+    phone_rate_hz: int
+    frame_bytes: int
+    provider: Callable[[], Provider]
+    #: The voice of another service; None when the model speaks itself.
+    voice: Callable[[], Voice] | None
+    #: Ends the caller's leg at the carrier.
+    hang_up: Callable[[], Awaitable[None]]
+    mirror: CallMirror
+    #: Told how the connection to the model fares: "" or what was wrong.
+    provider_fares: Callable[[str], None]
+    #: Told when everything is released, before anybody who waits for that goes on.
+    removed: Callable[[CallSession], None]
+
+
+class CallSession:
+    """One call, from its answer to the release of everything it used.
+
+    `close()` may be called any number of times, from anywhere, and returns when everything is
+    released; from one of the session's own tasks it only asks for the end.
+    """
+
+    def __init__(
+        self,
+        call_uuid: str,
+        caller: str = "",
+        called: str = "",
+        user_id: int | None = None,
+        *,
+        setup: CallSetup,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.call_uuid = call_uuid
+        self.caller = caller
+        self.called = called
+        self.user_id = user_id
+        self.setup = setup
+        self.end_reason: ev.EndReason | None = None
+        #: The newest media ticket given out for this call, and the newest one spent.
+        self.ticket: Ticket | None = None
+        self.claimed = 0
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._provider = setup.provider()
+        self._voice = setup.voice() if setup.voice else None
+        capabilities = self._provider.capabilities
+        voice_rate_hz = self._voice.rate_hz if self._voice else 0
+        self._call = Call(
+            setup.agent,
+            setup.limits,
+            speaks=self._voice is None,
+            provider_rate_hz=capabilities.rate_hz,
+            voice_rate_hz=voice_rate_hz,
+            now=clock(),
+        )
+        self._inbox = Inbox(setup.phone_rate_hz, capabilities.rate_hz)
+        self._outbox = Outbox(
+            self._call.playback,
+            source_rate_hz=voice_rate_hz or capabilities.rate_hz,
+            phone_rate_hz=setup.phone_rate_hz,
+            frame_bytes=setup.frame_bytes,
+            emit=self.handle,
+            wrote=self._look_again,
+            clock=clock,
+        )
+        self._speaker = (
+            VoiceQueue(self._voice, self.handle, backlog_ms=self._speech_ahead_ms)
+            if self._voice
+            else None
+        )
+        self._socket: MediaSocket | None = None
+        self._socket_here = asyncio.Event()
+        self._provider_opened = False
+        self._hang_up = False
+        self._ending = asyncio.Event()
+        self._released = asyncio.Event()
+        self._deadline_moved = asyncio.Event()
+        self.bad_frames = 0
+
+    # ------------------------------------------------------------------ life
+
+    @property
+    def media_opened(self) -> bool:
+        return self._socket is not None
+
+    async def run(self) -> None:
+        """The whole life of the call. Never raises but for its own cancellation."""
+        _owner.set(self)
+        with call_context(self.call_uuid):
+            try:
+                async with AsyncExitStack() as stack:
+                    self._own(stack)
+                    await self._converse()
+            finally:
+                self._finish(ev.EndReason.SHUTDOWN)
+                assert self.end_reason is not None
+                self.setup.mirror.ended(self.end_reason)
+                logger.info("✅ Session cleanup completed - all resources released")
+                self.setup.removed(self)
+                self._released.set()
+
+    def _own(self, stack: AsyncExitStack) -> None:
+        """What the call uses, pushed before it is opened, released last in first out."""
+        if self._voice is not None:
+            stack.push_async_callback(
+                self._release, "Closed Speechmatics HTTP client", self._voice.close, lambda: True
+            )
+        stack.push_async_callback(
+            self._release, "Closed Vonage WebSocket", self._close_socket, lambda: self.media_opened
+        )
+        stack.push_async_callback(
+            self._release,
+            f"Closed {self._provider.name} WebSocket",
+            self._provider.close,
+            lambda: self._provider_opened,
+        )
+        stack.callback(logger.info, "🧹 Starting session cleanup...")
+
+    async def _release(
+        self, done: str, close: Callable[[], Awaitable[None]], was_opened: Callable[[], bool]
+    ) -> None:
+        """A step of the release: bounded in time, logged, unable to skip the next."""
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT_S):
+                await close()
+        except Exception as error:
+            logger.warning("✗ Failed: %s: %s", done, str(error) or "timed out")
+        else:
+            if was_opened():
+                logger.info("✓ %s", done)
+
+    async def _converse(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = {
+                    "provider": self._run_provider(),
+                    "phone": self._run_phone(),
+                    "clock": self._run_clock(),
+                }
+                if self._speaker is not None:
+                    work["voice"] = self._speaker.run()
+                running = [tasks.create_task(coro, name=name) for name, coro in work.items()]
+                await self._ending.wait()
+                for task in running:
+                    task.cancel()
+        except* Exception as faults:
+            for fault in faults.exceptions:
+                logger.error("a fault of ours ended the call", exc_info=fault)
+            self._finish(ev.EndReason.INTERNAL_ERROR)
+        if self._hang_up:
+            await self._end_leg()
+
+    async def _end_leg(self) -> None:
+        """End the caller's leg at the carrier; if that fails, closing the socket ends the call."""
+        try:
+            async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+                await self.setup.hang_up()
+        except Exception as error:
+            logger.warning("the caller's leg could not be hung up: %s", str(error) or "timed out")
+            self.setup.mirror.note("hang_up_failed", str(error) or "timed out")
+
+    def _finish(self, reason: ev.EndReason, *, hang_up: bool = False) -> None:
+        """The first reason counts."""
+        if self.end_reason is None:
+            self.end_reason = reason
+            self._hang_up = hang_up
+        self._ending.set()
+
+    async def close(self, reason: ev.EndReason = ev.EndReason.SHUTDOWN) -> None:
+        """Ask for the end and wait until everything is released; idempotent."""
+        if _owner.get() is self:
+            self._ask_for_end(reason)
+            return
+        if asyncio.get_running_loop() is not self._loop:
+            elsewhere = asyncio.run_coroutine_threadsafe(self.close(reason), self._loop)
+            await asyncio.wrap_future(elsewhere)
+            return
+        self._ask_for_end(reason)
+        await self._released.wait()
+
+    def _ask_for_end(self, reason: ev.EndReason) -> None:
+        # The call is told first, so that what was heard so far is kept.
+        self.handle(ev.EndRequested(reason, hang_up=False))
+        self._finish(reason)
+
+    async def wait_released(self) -> None:
+        await self._released.wait()
+
+    # ------------------------------------------------------------------ the phone
+
+    def open_media(self, socket: MediaSocket) -> None:
+        """The phone's socket is open; from now on the caller hears us."""
+        self._socket = socket
+        self._socket_here.set()
+        self.setup.mirror.media_opened()
+        self.handle(ev.MediaOpened())
+
+    def take_frame(self, frame: bytes) -> None:
+        """20 ms of the caller. A frame of another size is counted, told once, and left out."""
+        if len(frame) != self.setup.frame_bytes:
+            if not self.bad_frames:
+                self.setup.mirror.note(
+                    "bad_media_frame",
+                    f"{len(frame)} bytes, wanted {self.setup.frame_bytes}",
+                )
+            self.bad_frames += 1
+            return
+        self._call.heard_caller_s = self._clock()
+        self._inbox.put(frame)
+
+    def media_age_s(self) -> float:
+        """How long ago the phone last sent anything."""
+        return self._clock() - self._call.heard_caller_s if self.media_opened else math.inf
+
+    async def _run_phone(self) -> None:
+        await self._socket_here.wait()
+        assert self._socket is not None
+        await self._outbox.run(self._socket)
+
+    async def _close_socket(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
+
+    # ------------------------------------------------------------------ the model
+
+    async def _run_provider(self) -> None:
+        """One conversation with the model, from handshake to end."""
+        try:
+            await self._provider.open()
+            self._provider_opened = True
+            self.setup.provider_fares("")
+            self.handle(ev.ProviderReady())
+            async with asyncio.TaskGroup() as streams:
+                streams.create_task(self._provider.write(), name="to provider")
+                streams.create_task(self._inbox.run(self._provider.send_audio), name="inbox")
+                await self._provider.read(self.handle)
+        except* ProviderError as errors:
+            error = errors.exceptions[0]
+            assert isinstance(error, ProviderError)
+            self.setup.provider_fares(str(error))
+            logger.warning("the model's service is lost: %s", error)
+            self.handle(ev.ProviderLost(str(error), error.retryable))
+
+    def _speech_ahead_ms(self) -> float:
+        return self._call.playback.backlog_ms(self._clock()) + self._outbox.queued_ms
+
+    # ------------------------------------------------------------------ events and commands
+
+    def handle(self, event: ev.Event) -> None:
+        """Let the call decide, and do what it wants. Never blocks."""
+        for command in self._call.handle(event, self._clock()):
+            self._do(command)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """The next deadline may have moved."""
+        self._deadline_moved.set()
+
+    def _do(self, command: ev.Command) -> None:
+        match command:
+            case ev.Play():
+                self._outbox.play(command.item_id, command.pcm)
+            case ev.FinishItem():
+                self._outbox.finish(command.item_id)
+            case ev.ClearPhone():
+                self._outbox.clear()
+            case ev.SpeakClause():
+                assert self._speaker is not None
+                self._speaker.speak(command)
+            case ev.StopSpeaking():
+                assert self._speaker is not None
+                self._speaker.stop()
+            case ev.SaveTurn():
+                self.setup.mirror.turn(command.turn)
+            case ev.GreetingHeard():
+                self.setup.mirror.greeting_heard()
+            case ev.SaveUsage():
+                self.setup.mirror.usage(command.usage)
+            case ev.Note():
+                self.setup.mirror.note(command.kind, command.detail)
+            case ev.EndCall():
+                self._finish(command.reason, hang_up=command.hang_up)
+            case _:
+                self._provider.send(command)
+
+    async def _run_clock(self) -> None:
+        """Hand in a `Tick` whenever one is due."""
+        while True:
+            self._deadline_moved.clear()
+            deadline = self._call.next_deadline()
+            delay_s = None if deadline is None else max(0.0, deadline - self._clock())
+            try:
+                async with asyncio.timeout(delay_s):
+                    await self._deadline_moved.wait()
+            except TimeoutError:
+                self.handle(ev.Tick())

@@ -1,0 +1,122 @@
+"""Builds what a call uses of others, from the settings: the model, the voice, the carrier."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import httpx
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from sessions_app.conf import Conf, ProviderConf
+from sessions_app.core.agent import AgentProfile
+from sessions_app.providers.base import Provider, ProviderSetup, Voice
+from sessions_app.providers.openai.client import OpenAIConf, OpenAIProvider
+from sessions_app.providers.registry import needs_external_voice
+from sessions_app.providers.speechmatics.tts import SpeechmaticsConf, SpeechmaticsVoice
+from sessions_app.providers.tls import tls_context
+from sessions_app.sandbox.server import Sandbox
+from sessions_app.telephony.vonage.client import (
+    DEFAULT_API_URL,
+    VonageCalls,
+    load_private_key,
+)
+
+FAULT_HEADER = "X-Sandbox-Fault"
+
+
+class Suppliers:
+    """Factories for one process; nothing of a call is kept here."""
+
+    def __init__(
+        self, provider: ProviderConf, vonage: VonageCalls, sandbox_control_url: str = ""
+    ) -> None:
+        self._conf = provider
+        self._vonage = vonage
+        #: Where simulated callers register their legs; empty without the sandbox.
+        self.sandbox_control_url = sandbox_control_url
+
+    def _fault(self, fault: str) -> dict[str, str]:
+        """Only the sandbox is ever told of a wanted fault."""
+        return {FAULT_HEADER: fault} if fault and self._conf.sandbox else {}
+
+    def provider(
+        self, call_uuid: str, caller: str, agent: AgentProfile, fault: str
+    ) -> Callable[[], Provider]:
+        # OpenAI asks for a stable name of the end user that does not tell who it is.
+        end_user = hashlib.sha256(f"caller:{caller}".encode()).hexdigest()[:32]
+        setup = ProviderSetup(
+            call_uuid=call_uuid,
+            agent=agent,
+            text_only=needs_external_voice(agent.voice_kind),
+            headers={"OpenAI-Safety-Identifier": end_user, **self._fault(fault)},
+        )
+        openai = OpenAIConf(
+            api_key=self._conf.openai_api_key,
+            base_url=self._conf.openai_base_url,
+            realtime_model=self._conf.realtime_model,
+            transcription_model=self._conf.transcription_model,
+        )
+        return lambda: OpenAIProvider(setup, openai)
+
+    def voice(self, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
+        if not needs_external_voice(agent.voice_kind):
+            return None
+        speechmatics = SpeechmaticsConf(
+            api_key=self._conf.speechmatics_api_key, url=self._conf.speechmatics_url
+        )
+        return lambda: SpeechmaticsVoice(speechmatics, agent.voice, headers=self._fault(fault))
+
+    def hang_up(self, call_uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
+        async def hang_up() -> None:
+            await self._vonage.hang_up(
+                call_uuid, region_url or None, extra_headers=self._fault(fault)
+            )
+
+        return hang_up
+
+
+def _made_up_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+
+
+@asynccontextmanager
+async def open_suppliers(conf: Conf) -> AsyncIterator[Suppliers]:
+    """The carrier's HTTP client, and in the sandbox the stand-ins, for as long as the process."""
+    key = conf.vonage.private_key
+    pem = load_private_key(key) if key else await asyncio.to_thread(_made_up_key)
+    sandbox = await asyncio.to_thread(Sandbox) if conf.provider.sandbox else None
+    provider, api_url, control_url = conf.provider, conf.vonage.api_url, ""
+    if sandbox is not None:
+        provider = replace(
+            provider,
+            openai_api_key=provider.openai_api_key or "sandbox",
+            openai_base_url=sandbox.openai_base_url,
+            speechmatics_api_key=provider.speechmatics_api_key or "sandbox",
+            speechmatics_url=sandbox.speechmatics_tts_url,
+        )
+        control_url = sandbox.control_url
+        if api_url == DEFAULT_API_URL:
+            # Nothing of the sandbox may ever reach the real carrier.
+            api_url = sandbox.vonage_api_url
+    try:
+        async with httpx.AsyncClient(verify=tls_context(), trust_env=False) as http:
+            vonage = VonageCalls(
+                http,
+                application_id=conf.vonage.application_id,
+                private_key=pem,
+                api_url=api_url,
+            )
+            yield Suppliers(provider, vonage, control_url)
+    finally:
+        if sandbox is not None:
+            await asyncio.to_thread(sandbox.close)

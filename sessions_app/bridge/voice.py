@@ -1,0 +1,72 @@
+"""Speaks an agent's clauses in another service's voice: in order, the next one fetched meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import aclosing
+
+from sessions_app.core.errors import SpeechError
+from sessions_app.core.events import ClauseFailed, ClauseSpoken, Event, SpeakClause, SpokenAudio
+from sessions_app.providers.base import Voice
+
+
+class VoiceQueue:
+    """Clauses asked for, spoken one after the other by a `Voice`.
+
+    A clause is fetched as soon as the one before it has been handed over completely, which is
+    faster than real time: so while one plays, the next is fetched. It waits while more than
+    `ahead_ms` of speech is on its way to the caller already.
+    """
+
+    def __init__(
+        self,
+        voice: Voice,
+        emit: Callable[[Event], None],
+        *,
+        backlog_ms: Callable[[], float],
+        ahead_ms: float = 6000.0,
+    ) -> None:
+        self._voice = voice
+        self._emit = emit
+        self._backlog_ms = backlog_ms
+        self._ahead_ms = ahead_ms
+        self._clauses: deque[SpeakClause] = deque()
+        self._wake = asyncio.Event()
+        self._current: asyncio.Task[None] | None = None
+
+    def speak(self, clause: SpeakClause) -> None:
+        self._clauses.append(clause)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Nothing asked for so far is to be heard; a request under way is ended."""
+        self._clauses.clear()
+        if self._current is not None:
+            self._current.cancel()
+
+    async def run(self) -> None:
+        """Speak until cancelled."""
+        async with asyncio.TaskGroup() as fetches:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._clauses:
+                    clause = self._clauses.popleft()
+                    # A task of its own, so that a barge-in ends the request and not this loop.
+                    self._current = fetches.create_task(self._fetch(clause), name="speak clause")
+                    await asyncio.wait([self._current])
+                    self._current = None
+
+    async def _fetch(self, clause: SpeakClause) -> None:
+        while (excess_ms := self._backlog_ms() - self._ahead_ms) > 0:
+            await asyncio.sleep(excess_ms / 1000)
+        try:
+            async with aclosing(self._voice.speak(clause.text)) as stream:  # type: ignore[type-var]
+                async for pcm in stream:
+                    self._emit(SpokenAudio(clause.item_id, clause.clause, pcm))
+        except SpeechError as error:
+            self._emit(ClauseFailed(clause.item_id, clause.clause, str(error)))
+        else:
+            self._emit(ClauseSpoken(clause.item_id, clause.clause))

@@ -1,0 +1,27 @@
+"""How long things may last in a call, in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that the installation sets; an agent may only shorten them."""
+
+    #: Hard end of a call, counted from the opening of its media.
+    max_s: float = 3300.0
+    #: No inbound media for this long ends the call, unless the platform says it is muted.
+    media_silence_s: float = 30.0
+    #: The media socket must open this soon after the answer.
+    unclaimed_s: float = 30.0
+    #: A response that was asked for, or is due, must begin to sound this soon.
+    answer_s: float = 8.0
+    #: A goodbye must have been spoken this soon, or the call ends without it.
+    goodbye_s: float = 12.0
+    #: Keys pressed within this time of each other belong together.
+    keys_s: float = 1.5
+
+    def polite_end_s(self, max_s: float) -> float:
+        """When the caller is told that the longest duration is near."""
+        return max_s - min(self.goodbye_s, max_s * 0.25)

@@ -1,0 +1,142 @@
+"""What has the caller really heard? The playback clock of one phone leg.
+
+We write audio faster than real time; the phone plays its queue at one second a second. Everything
+written lies on one line of milliseconds, the stream: `written_ms` is its end, `played_ms(now)` how
+far the phone has come. Items (turns of the agent) are stretches of that line, padding belongs to
+none of them.
+
+The clock never claims more than was heard: it starts late by the way to the ear (`lag_ms`), and a
+mark that the phone has not returned yet holds it back, so a phone that stalls is noticed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+#: A mark so much later than its audio should have ended is lost, not late.
+MARK_LOST_MS = 2000.0
+
+
+@dataclass(slots=True)
+class _Stretch:
+    item_id: str
+    start_ms: float
+    end_ms: float
+
+
+@dataclass(slots=True)
+class _Mark:
+    mark_id: str
+    at_ms: float
+
+
+class Playback:
+    """The playback clock. All `now` are seconds of one monotonic clock, passed in."""
+
+    def __init__(self, lag_ms: float = 80.0) -> None:
+        self.written_ms = 0.0
+        self._lag_ms = lag_ms
+        # The phone had played `_anchor_ms` of the stream at the time `_anchor_s`.
+        self._anchor_s = 0.0
+        self._anchor_ms = 0.0
+        self._stretches: deque[_Stretch] = deque()
+        self._marks: deque[_Mark] = deque()
+        # None: no mark came back yet. A phone that never returns one is not waited for.
+        self._marks_work: bool | None = None
+        # Milliseconds of items whose stretches have been forgotten because they were heard.
+        self._heard_ms: dict[str, float] = {}
+
+    def played_ms(self, now: float) -> float:
+        """How much of the stream the caller has heard, at most."""
+        played = min(self.written_ms, self._anchor_ms + max(0.0, now - self._anchor_s) * 1000)
+        while self._marks:
+            overdue_ms = self._anchor_ms + (now - self._anchor_s) * 1000 - self._marks[0].at_ms
+            if overdue_ms < MARK_LOST_MS:
+                return min(played, self._marks[0].at_ms)
+            self._marks.popleft()
+            if self._marks_work is None:
+                self._marks_work = False
+                self._marks.clear()
+        return played
+
+    def backlog_ms(self, now: float) -> float:
+        """Written and not yet played."""
+        return self.written_ms - self.played_ms(now)
+
+    def wrote(self, item_id: str, audio_ms: float, now: float, padding_ms: float = 0.0) -> None:
+        """So much audio of an item, and silence behind it, went to the phone."""
+        played = self.played_ms(now)
+        if played >= self.written_ms:
+            # The queue had run dry: the phone begins again when this reaches it.
+            self._anchor_s = now + self._lag_ms / 1000
+            self._anchor_ms = self.written_ms
+        start, end = self.written_ms, self.written_ms + audio_ms
+        last = self._stretches[-1] if self._stretches else None
+        if last is not None and last.item_id == item_id and last.end_ms == start:
+            last.end_ms = end
+        else:
+            self._stretches.append(_Stretch(item_id, start, end))
+            self._heard_ms.setdefault(item_id, 0.0)
+        self.written_ms = end + padding_ms
+
+    def marked(self, mark_id: str) -> None:
+        """A mark was queued behind everything written so far."""
+        if self._marks_work is not False:
+            self._marks.append(_Mark(mark_id, self.written_ms))
+
+    def mark_played(self, mark_id: str, now: float) -> bool:
+        """The phone returned a mark: all before it was heard. False for one not waited for."""
+        position = next((m.at_ms for m in self._marks if m.mark_id == mark_id), None)
+        if position is None:
+            return False
+        while self._marks and self._marks[0].at_ms <= position:
+            self._marks.popleft()
+        self._anchor_s, self._anchor_ms = now, position
+        self._marks_work = True
+        return True
+
+    def heard_ms(self, item_id: str, now: float) -> int:
+        """Whole milliseconds of the item that were heard."""
+        played = self.played_ms(now)
+        heard = self._heard_ms.get(item_id, 0.0)
+        for stretch in self._stretches:
+            if stretch.item_id == item_id:
+                heard += max(0.0, min(played, stretch.end_ms) - stretch.start_ms)
+        return int(heard)
+
+    def first_at_s(self, item_id: str) -> float | None:
+        """When the phone begins, or began, to play the item; None if nothing of it was written."""
+        for stretch in self._stretches:
+            if stretch.item_id == item_id:
+                return self._anchor_s + (stretch.start_ms - self._anchor_ms) / 1000
+        return None
+
+    def over(self, item_id: str, now: float) -> bool:
+        """Everything written of the item has been heard."""
+        played = self.played_ms(now)
+        return all(s.end_ms <= played for s in self._stretches if s.item_id == item_id)
+
+    def look_again_s(self) -> float:
+        """When everything written will have been played, or the last mark must be given up.
+
+        A mark that comes back earlier is an event of its own.
+        """
+        waits_for = self._marks[-1].at_ms + MARK_LOST_MS if self._marks else self.written_ms
+        return self._anchor_s + (waits_for - self._anchor_ms) / 1000
+
+    def cleared(self, now: float) -> None:
+        """Everything not yet played was dropped from the phone's queue."""
+        played = self.played_ms(now)
+        for stretch in self._stretches:
+            heard = max(0.0, min(played, stretch.end_ms) - stretch.start_ms)
+            self._heard_ms[stretch.item_id] = self._heard_ms.get(stretch.item_id, 0.0) + heard
+        self._stretches.clear()
+        self._marks.clear()
+        self.written_ms = self._anchor_ms = played
+        self._anchor_s = now
+
+    def forget(self, item_id: str) -> None:
+        """The item is settled; nobody will ask for it again."""
+        self._heard_ms.pop(item_id, None)
+        self._stretches = deque(s for s in self._stretches if s.item_id != item_id)

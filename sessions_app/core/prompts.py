@@ -1,0 +1,30 @@
+"""What the model is told in words, besides the agent's own instructions."""
+
+from __future__ import annotations
+
+GREET_FREELY = "Greet the caller in one short sentence and ask how you can help."
+NUDGE = (
+    "The caller has said nothing for a while. Ask in one short sentence, in the language of the "
+    "conversation, whether they are still there."
+)
+GOODBYE = "Say one short, friendly goodbye now, in the language of the conversation."
+GOODBYE_NOBODY_SPEAKS = (
+    "The caller still says nothing. Say in one sentence, in the language of the conversation, "
+    "that you end the call now and that they are welcome to ring again, and say goodbye."
+)
+GOODBYE_TOO_LONG = (
+    "This call has reached the longest time it may last. Say so kindly in one sentence, in the "
+    "language of the conversation, and say goodbye."
+)
+
+
+CUT_OFF = "A fault cut off what you were saying. Say it again, shorter."
+
+
+def say_exactly(text: str) -> str:
+    """A sentence to be spoken as it stands."""
+    return f"Say exactly: {text}"
+
+
+def keys_pressed(keys: str) -> str:
+    return f"[The caller pressed keys of the phone] {keys}"

@@ -1,0 +1,205 @@
+"""What the agent says: from the model's words and sounds to what the caller heard of them."""
+
+from __future__ import annotations
+
+from sessions_app.core.clauses import Clauses
+from sessions_app.core.events import (
+    AddAgentWords,
+    AgentAudio,
+    AgentText,
+    ClearPhone,
+    Command,
+    CutItem,
+    FinishItem,
+    GreetingHeard,
+    Play,
+    SaveTurn,
+    SpeakClause,
+    SpokenAudio,
+    StopSpeaking,
+)
+from sessions_app.core.playback import Playback
+from sessions_app.core.transcript import AgentItem, Clause
+
+#: How often a turn that is being spoken is shown to whoever reads along.
+PROGRESS_S = 1.0
+
+
+class Speaking:
+    """The items on their way to the caller, oldest first; each is settled once, heard or cut."""
+
+    def __init__(self, playback: Playback, *, external_voice: bool) -> None:
+        self.external_voice = external_voice
+        self._playback = playback
+        self._items: dict[str, AgentItem] = {}
+        self._heard_anything = False
+        self._progress_s = 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Nothing is being said and nothing of it is on its way."""
+        return not self._items
+
+    def _item(self, item_id: str, response_id: str) -> AgentItem:
+        item = self._items.get(item_id)
+        if item is None:
+            item = self._items[item_id] = AgentItem(item_id, response_id)
+        return item
+
+    # ------------------------------------------------------------------ from the model
+
+    def audio(self, event: AgentAudio, audio_ms: float) -> list[Command]:
+        item = self._item(event.item_id, event.response_id)
+        item.speaks_itself = True
+        item.audio_ms += audio_ms
+        return [Play(event.item_id, event.pcm)]
+
+    def words(self, event: AgentText) -> list[Command]:
+        item = self._item(event.item_id, event.response_id)
+        item.text += event.text
+        if not self.external_voice or item.speaks_itself:
+            return []
+        return self._speak(item, item.splitter.feed(event.text))
+
+    def item_done(self, item_id: str) -> list[Command]:
+        item = self._items.get(item_id)
+        if item is None or item.done:
+            return []
+        item.done = True
+        if self.external_voice and not item.speaks_itself:
+            out = self._speak(item, item.splitter.flush())
+            return out + self._finish_if_spoken(item)
+        if not item.speaks_itself:
+            # Words without a sound: nobody hears them, so they are no turn.
+            del self._items[item_id]
+            return []
+        return self._finish(item)
+
+    def response_done(self, response_id: str) -> list[Command]:
+        """What the provider left open when it ended a response is ended here."""
+        out: list[Command] = []
+        for item in [i for i in self._items.values() if i.response_id == response_id]:
+            out += self.item_done(item.item_id)
+        return out
+
+    def say(self, item_id: str, text: str) -> list[Command]:
+        """Fixed words in the external voice; the model is told that they were said."""
+        item = self._item(item_id, "")
+        item.text = text
+        item.done = True
+        splitter = Clauses()
+        clauses = [*splitter.feed(text), *splitter.flush()]
+        return [AddAgentWords(item_id, text), *self._speak(item, clauses)]
+
+    # ------------------------------------------------------------------ from the external voice
+
+    def _speak(self, item: AgentItem, texts: list[str]) -> list[Command]:
+        out: list[Command] = []
+        for text in texts:
+            out.append(SpeakClause(item.item_id, len(item.clauses), text))
+            item.clauses.append(Clause(text))
+        return out
+
+    def spoken(self, event: SpokenAudio, audio_ms: float) -> list[Command]:
+        item = self._items.get(event.item_id)
+        if item is None:
+            return []
+        item.audio_ms += audio_ms
+        item.clauses[event.clause].audio_ms += audio_ms
+        return [Play(event.item_id, event.pcm)]
+
+    def clause_spoken(self, item_id: str, clause: int) -> list[Command]:
+        item = self._items.get(item_id)
+        if item is None:
+            return []
+        item.clauses[clause].spoken = True
+        return self._finish_if_spoken(item)
+
+    def _finish_if_spoken(self, item: AgentItem) -> list[Command]:
+        if not item.done or not all(clause.spoken for clause in item.clauses):
+            return []
+        if not item.clauses:
+            del self._items[item.item_id]
+            return []
+        return self._finish(item)
+
+    def _finish(self, item: AgentItem) -> list[Command]:
+        if item.finished:
+            return []
+        item.finished = True
+        return [FinishItem(item.item_id)]
+
+    # ------------------------------------------------------------------ at the phone
+
+    def item_written(self, item_id: str) -> None:
+        if item := self._items.get(item_id):
+            item.written = True
+
+    def settle(self, now: float, clock_ms: int) -> list[Command]:
+        """Turns that have been heard to their end, and how far the one being heard has come."""
+        out: list[Command] = []
+        for item in list(self._items.values()):
+            heard = self._playback.heard_ms(item.item_id, now)
+            if heard <= 0:
+                continue
+            if not self._heard_anything:
+                self._heard_anything = True
+                out.append(GreetingHeard())
+            if item.from_ms is None:
+                item.from_ms = max(0, clock_ms - heard)
+            if item.written and self._playback.over(item.item_id, now):
+                turn = item.turn(item.audio_ms, clock_ms, interrupted=False, final=True)
+                out.append(SaveTurn(turn))
+                self._forget(item)
+            elif now >= self._progress_s:
+                self._progress_s = now + PROGRESS_S
+                out.append(SaveTurn(item.turn(heard, None, interrupted=False, final=False)))
+        return out
+
+    def deadlines(self, after_s: float) -> list[float]:
+        """When settling has something new to tell; all later than `after_s`, the last settling."""
+        due = []
+        for item in self._items.values():
+            begins = self._playback.first_at_s(item.item_id)
+            if begins is not None and item.from_ms is None:
+                # A millisecond later it has certainly begun.
+                due.append(max(begins + 0.002, after_s + 0.02))
+        if self._items:
+            due += [self._progress_s, self._playback.look_again_s() + 0.002]
+        return [at for at in due if at > after_s]
+
+    def cut(self, now: float, clock_ms: int) -> list[Command]:
+        """Stop at once; the model's memory and the transcript end at what was heard.
+
+        Nothing is said twice: items that had been heard whole are settled as heard.
+        """
+        if not self._items:
+            return []
+        out: list[Command] = []
+        heard = {item_id: self._playback.heard_ms(item_id, now) for item_id in self._items}
+        self._playback.cleared(now)
+        out.append(ClearPhone())
+        if self.external_voice:
+            out.append(StopSpeaking())
+        for item in list(self._items.values()):
+            out += self._settle_cut(item, min(heard[item.item_id], int(item.audio_ms)), clock_ms)
+        return out
+
+    def _settle_cut(self, item: AgentItem, heard_ms: int, clock_ms: int) -> list[Command]:
+        out: list[Command] = []
+        whole = item.finished and heard_ms >= int(item.audio_ms)
+        turn = item.turn(heard_ms, clock_ms, interrupted=not whole, final=True)
+        if not whole:
+            out.append(CutItem(item.item_id, heard_ms, turn.text))
+        if heard_ms > 0:
+            out.append(SaveTurn(turn))
+        self._forget(item)
+        return out
+
+    def close(self, now: float, clock_ms: int) -> list[Command]:
+        """The call ends here: what was heard is what is kept."""
+        return [command for command in self.cut(now, clock_ms) if isinstance(command, SaveTurn)]
+
+    def _forget(self, item: AgentItem) -> None:
+        self._items.pop(item.item_id, None)
+        self._playback.forget(item.item_id)

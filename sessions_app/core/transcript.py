@@ -1,0 +1,103 @@
+"""Turns while they happen: what the agent says and how much of it was heard, what the caller said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sessions_app.core.clauses import Clauses
+from sessions_app.core.events import Speaker, Turn
+
+
+def leading_words(text: str, share: float) -> str:
+    """The words of a text that were spoken in the first `share` of its time, rounded down."""
+    if share >= 1.0:
+        return text.strip()
+    words = text.split()
+    return " ".join(words[: int(len(words) * max(0.0, share))])
+
+
+@dataclass(slots=True)
+class Clause:
+    """A piece of an item spoken by another service, and how much audio that became."""
+
+    text: str
+    audio_ms: float = 0.0
+    spoken: bool = False
+
+
+@dataclass(slots=True)
+class AgentItem:
+    """One thing the agent says, from its first word to the moment it was heard or cut."""
+
+    item_id: str
+    response_id: str
+    text: str = ""
+    audio_ms: float = 0.0
+    from_ms: int | None = None
+    #: No more audio or words will come from the model.
+    done: bool = False
+    #: The phone was given the end of it (`FinishItem` went out).
+    finished: bool = False
+    #: Its last frame has been sent.
+    written: bool = False
+    #: It came as audio; its text is the transcript and is not spoken by a voice.
+    speaks_itself: bool = False
+    splitter: Clauses = field(default_factory=Clauses)
+    clauses: list[Clause] = field(default_factory=list)
+
+    def heard_text(self, heard_ms: float) -> str:
+        """The words that fit into what was heard; never more than was heard."""
+        if not self.clauses:
+            if self.audio_ms <= 0:
+                return ""
+            # Until all audio is here, the words at hand may be ahead of the audio at hand.
+            whole = self.done and heard_ms >= self.audio_ms - 1
+            return leading_words(self.text, 1.0 if whole else heard_ms / self.audio_ms * 0.999)
+        heard: list[str] = []
+        left_ms = heard_ms
+        for clause in self.clauses:
+            if clause.audio_ms <= 0:
+                break
+            whole = clause.spoken and left_ms >= clause.audio_ms - 1
+            heard.append(
+                clause.text
+                if whole
+                else leading_words(clause.text, left_ms / clause.audio_ms * 0.999)
+            )
+            if not whole:
+                break
+            left_ms -= clause.audio_ms
+        return " ".join(part for part in heard if part)
+
+    def turn(self, heard_ms: float, to_ms: int | None, *, interrupted: bool, final: bool) -> Turn:
+        start = self.from_ms or 0
+        return Turn(
+            item_id=self.item_id,
+            speaker=Speaker.AGENT,
+            text=self.heard_text(heard_ms),
+            from_ms=start,
+            to_ms=max(start, to_ms) if to_ms is not None else None,
+            interrupted=interrupted,
+            final=final,
+        )
+
+
+@dataclass(slots=True)
+class CallerTurn:
+    """One stretch of the caller speaking; its words come late, or never."""
+
+    item_id: str
+    from_ms: int
+    to_ms: int | None = None
+    text: str = ""
+
+    def turn(self, *, final: bool) -> Turn:
+        return Turn(
+            item_id=self.item_id,
+            speaker=Speaker.CALLER,
+            text=self.text.strip(),
+            from_ms=self.from_ms,
+            to_ms=max(self.from_ms, self.to_ms) if self.to_ms is not None else None,
+            interrupted=False,
+            final=final,
+        )

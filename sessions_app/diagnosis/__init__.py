@@ -1,0 +1,1 @@
+"""What `manage.py doctor` looks at: what is wrong here, and how to mend it."""

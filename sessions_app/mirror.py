@@ -1,0 +1,281 @@
+"""The only place where live calls and rows meet.
+
+Whatever happens in a call is noted here in memory, coalesced, and written a few times a second by
+a thread of its own, so audio never waits for the database. While the database is away notes are
+kept; when it is back the rows catch up, and they end true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
+from django.utils import timezone
+
+from sessions_app import rows
+from sessions_app.core.events import EndReason, Turn
+from sessions_app.logcontext import call_context
+from sessions_app.models import CallState
+from sessions_app.publish import publish
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Change = rows.CallChange | rows.CarrierReport
+
+#: Rows follow within about this long.
+FLUSH_EVERY_S = 0.25
+#: After a failed write the next try comes later and later, up to this.
+RETRY_MOST_S = 5.0
+#: Events kept for one call; a supplier that misbehaves without end is not told without end.
+NOTES_MOST = 300
+#: Reports of the carrier that wait for the database.
+REPORTS_MOST = 10_000
+#: Questions to the database under way at once; more of them find it busy at once.
+QUERIES_MOST = 8
+
+
+class DatabaseBusy(DatabaseError):
+    """Too many questions are waiting for an answer already; it counts as away."""
+
+
+@dataclass
+class CallMirror:
+    """One call's notes: what has changed since it was last written."""
+
+    uuid: str
+    #: Everything that makes the row, for the case that it could not be made at the answer.
+    base: Mapping[str, Any]
+    wake: Callable[[], None]
+    fields: dict[str, Any] = field(default_factory=dict)
+    turns: dict[str, Turn] = field(default_factory=dict)
+    notes: list[rows.EventNote] = field(default_factory=list)
+    noted: int = 0
+
+    def _state(self, state: CallState) -> None:
+        if self.fields.get("state", 0) < state:
+            self.fields["state"] = state
+
+    def answered(self) -> None:
+        """The carrier reports the caller's leg as answered."""
+        self._state(CallState.ANSWERED)
+        self.fields.setdefault("answered_at", timezone.now())
+        self.wake()
+
+    def media_opened(self) -> None:
+        now = timezone.now()
+        self._state(CallState.LIVE)
+        # A leg whose media is open has been answered, whether or not an event says so.
+        self.fields |= {"media_opened_at": now, "answered_at": now}
+        self.wake()
+
+    def claimed(self, generation: int) -> None:
+        """The media ticket of this generation has been spent."""
+        self.fields["ticket_claimed"] = generation
+        self.wake()
+
+    def ticket(self, generation: int, issued_s: int) -> None:
+        self.fields |= {"ticket_generation": generation, "ticket_issued_s": issued_s}
+        self.wake()
+
+    def greeting_heard(self) -> None:
+        self.fields["greeting_heard_at"] = timezone.now()
+        self.wake()
+
+    def turn(self, turn: Turn) -> None:
+        self.turns[turn.item_id] = turn
+        self.wake()
+
+    def usage(self, usage: Mapping[str, int]) -> None:
+        self.fields["usage"] = dict(usage)
+        self.wake()
+
+    def note(self, kind: str, detail: str = "", at: datetime | None = None) -> None:
+        self.noted += 1
+        if self.noted <= NOTES_MOST:
+            self.notes.append(rows.EventNote(at or timezone.now(), kind[:50], detail[:500]))
+            self.wake()
+
+    def ended(self, reason: EndReason) -> None:
+        """Replaced sessions end nothing: their row goes on with the newcomer."""
+        if reason is EndReason.REPLACED:
+            self.note("media_replaced")
+            return
+        self._state(CallState.ENDED)
+        self.fields |= {"ended_at": timezone.now(), "end_reason": reason.value}
+        self.wake()
+
+    def take(self) -> rows.CallChange:
+        """Everything noted since the last time; the caller writes it or puts it back."""
+        change = rows.CallChange(
+            self.uuid, self.base, self.fields, list(self.turns.values()), self.notes
+        )
+        self.fields, self.turns, self.notes = {}, {}, []
+        return change
+
+    def put_back(self, change: rows.CallChange) -> None:
+        """It could not be written: older than what was noted since."""
+        self.fields = {**change.fields, **self.fields}
+        self.turns = {**{turn.item_id: turn for turn in change.turns}, **self.turns}
+        self.notes = change.notes + self.notes
+
+
+class Mirror:
+    """All calls' notes of this process, the thread that writes them, and one for questions."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
+        self._asker = ThreadPoolExecutor(2, thread_name_prefix="mirror-asker")
+        self._asking = 0
+        self._changed: dict[str, CallMirror] = {}
+        self._reports: deque[rows.CarrierReport] = deque(maxlen=REPORTS_MOST)
+        self._wake = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        #: What was wrong with the last write; empty when it went well.
+        self.trouble = ""
+
+    # ------------------------------------------------------------------ questions
+
+    async def query(self, ask: Callable[[], T], timeout_s: float) -> T:
+        """Run an ORM function in a thread of the mirror's own.
+
+        Raises DatabaseError, or TimeoutError when there is no answer in time.
+        """
+        if self._asking >= QUERIES_MOST:
+            raise DatabaseBusy("too many questions are waiting for the database")
+        self._asking += 1
+
+        def answered(_: object) -> None:
+            self._asking -= 1
+
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._asker, _fresh, ask)
+        future.add_done_callback(answered)
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.shield(future)
+
+    # ------------------------------------------------------------------ notes
+
+    def open(self, uuid: str, base: Mapping[str, Any]) -> CallMirror:
+        """The notes of a call that begins or goes on."""
+
+        def wake() -> None:
+            self._changed[uuid] = mirror
+            self._wake.set()
+
+        mirror = CallMirror(uuid, base, wake)
+        return mirror
+
+    def report(self, report: rows.CarrierReport) -> None:
+        """What the carrier says of a leg; written behind what is known of its call so far."""
+        self._reports.append(report)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write changes as they come, until cancelled."""
+        delay_s = FLUSH_EVERY_S
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(delay_s)
+            written = await self.flush()
+            delay_s = FLUSH_EVERY_S if written else min(RETRY_MOST_S, delay_s * 2)
+
+    async def flush(self) -> bool:
+        """Write everything noted so far and tell whoever watches; False if it was not possible."""
+        async with self._flushing:
+            self._wake.clear()
+            changed, self._changed = self._changed, {}
+            reports = list(self._reports)
+            self._reports.clear()
+            batch = [(mirror, mirror.take()) for mirror in changed.values()]
+            changes: list[Change] = [change for _, change in batch]
+            loop = asyncio.get_running_loop()
+            written, trouble = await loop.run_in_executor(
+                self._writer, _write, [*changes, *reports], self.node
+            )
+            for mirror, change in batch[written:]:
+                mirror.put_back(change)
+                self._changed.setdefault(change.uuid, mirror)
+            self._reports.extendleft(reversed(reports[max(0, written - len(batch)) :]))
+            for _, change in batch[:written]:
+                await self._publish(change)
+            if trouble and not self.trouble:
+                logger.warning("rows cannot be written now, they will catch up: %s", trouble)
+            elif self.trouble and not trouble:
+                logger.info("rows are being written again")
+            self.trouble = trouble
+            if trouble:
+                self._wake.set()
+            return not trouble
+
+    async def _publish(self, change: rows.CallChange) -> None:
+        if state := change.fields.get("state"):
+            await publish(
+                change.uuid,
+                {
+                    "type": "call.state",
+                    "state": CallState(state).name.lower(),
+                    "reason": change.fields.get("end_reason", ""),
+                },
+            )
+        for turn in change.turns:
+            await publish(change.uuid, {"type": "call.turn", "turn": asdict(turn)})
+        for note in change.notes:
+            message = {"type": "call.note", "kind": note.kind, "detail": note.detail}
+            await publish(change.uuid, message)
+
+    async def write(self, change: Callable[[], T]) -> T:
+        """Run an ORM function in the writer's thread, in order with everything noted."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, _fresh, change)
+
+    async def aclose(self, timeout_s: float = 5.0) -> None:
+        """Write what is left, and let the threads go without waiting for a dead database."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self.flush():
+                    await asyncio.sleep(FLUSH_EVERY_S)
+        except TimeoutError:
+            logger.warning("%d calls' last changes were not written", len(self._changed))
+        self._writer.shutdown(wait=False, cancel_futures=True)
+        self._asker.shutdown(wait=False, cancel_futures=True)
+
+
+def _fresh(run: Callable[[], T]) -> T:
+    """Long-lived threads must not use a connection that has died meanwhile."""
+    close_old_connections()
+    try:
+        return run()
+    finally:
+        close_old_connections()
+
+
+def _write(changes: list[Change], node: str) -> tuple[int, str]:
+    """Write each change in a transaction of its own; gives how many were, and what stopped it.
+
+    A change that the database refuses for what it is would be refused for ever: it is told and
+    dropped, so that it holds up nobody else's.
+    """
+    close_old_connections()
+    try:
+        for at, change in enumerate(changes):
+            try:
+                if isinstance(change, rows.CallChange):
+                    rows.write(change, node)
+                else:
+                    rows.write_report(change)
+            except (OperationalError, InterfaceError) as away:
+                return at, str(away).strip() or "away"
+            except Exception:
+                with call_context(change.uuid):
+                    logger.exception("a change of the row was refused and dropped")
+        return len(changes), ""
+    finally:
+        close_old_connections()

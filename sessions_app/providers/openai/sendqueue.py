@@ -1,0 +1,65 @@
+"""What waits to be sent: commands, which are never lost, before audio, which is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from sessions_app.providers.openai.conversation import RATE_HZ
+from sessions_app.providers.openai.wire import audio_append
+
+_BYTES_PER_MS = RATE_HZ * 2 // 1000
+_KEPT_BYTES = 2000 * _BYTES_PER_MS
+_APPEND_BYTES = 100 * _BYTES_PER_MS
+
+
+class SendQueue:
+    """One conversation's outgoing messages, made on one event loop and taken by one writer."""
+
+    def __init__(self) -> None:
+        #: Set when there may be something to take, or when no more will come.
+        self.wake = asyncio.Event()
+        self.closed = False
+        self.audio_dropped_ms = 0
+        self._messages: deque[str] = deque()
+        self._audio: deque[bytes] = deque()
+        self._audio_bytes = 0
+
+    def put(self, message: str) -> None:
+        if not self.closed:
+            self._messages.append(message)
+            self.wake.set()
+
+    def put_audio(self, pcm: bytes) -> None:
+        """Queue audio; beyond two seconds of it the oldest is dropped and counted."""
+        if self.closed or not pcm:
+            return
+        self._audio.append(pcm)
+        self._audio_bytes += len(pcm)
+        while self._audio_bytes > _KEPT_BYTES and len(self._audio) > 1:
+            dropped = len(self._audio.popleft())
+            self._audio_bytes -= dropped
+            self.audio_dropped_ms += dropped // _BYTES_PER_MS
+        self.wake.set()
+
+    def take(self) -> str | bytes | None:
+        """The next client event, ready to be sent as text; None: nothing waits."""
+        if self._messages:
+            return self._messages.popleft()
+        if not self._audio:
+            return None
+        pieces = [self._audio.popleft()]
+        size = len(pieces[0])
+        while self._audio and size + len(self._audio[0]) <= _APPEND_BYTES:
+            pieces.append(self._audio.popleft())
+            size += len(pieces[-1])
+        self._audio_bytes -= size
+        return audio_append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def close(self) -> None:
+        """Forget what waits, take no more, and wake the writer so that it can end."""
+        self.closed = True
+        self._messages.clear()
+        self._audio.clear()
+        self._audio_bytes = 0
+        self.wake.set()

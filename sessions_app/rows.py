@@ -1,0 +1,271 @@
+"""Writing and reading rows of calls: plain synchronous ORM, for threads that may wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from sessions_app.core.events import EndReason, Turn
+from sessions_app.models import (
+    Agent,
+    CallCommand,
+    CallEvent,
+    CallRecord,
+    CallState,
+    CommandKind,
+    CommandState,
+    PhoneNumber,
+    TranscriptTurn,
+)
+from sessions_app.tasks import enqueue_summary
+
+#: Set once; a later note of the same moment does not move it.
+_FIRST_COUNTS = ("answered_at", "media_opened_at", "greeting_heard_at")
+_TURN_FIELDS = ["speaker", "text", "from_ms", "to_ms", "interrupted", "final"]
+
+
+@dataclass(frozen=True, slots=True)
+class EventNote:
+    at: datetime
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallChange:
+    """What has changed in one call; `base` makes the row if there is none yet."""
+
+    uuid: str
+    base: Mapping[str, Any]
+    fields: dict[str, Any]
+    turns: list[Turn]
+    notes: list[EventNote]
+
+
+def write(change: CallChange, node: str) -> None:
+    """Bring one call's row up to date, in one transaction, if it still belongs to this node.
+
+    States only move forward; an end that somebody else had to assume (`lost`) is corrected by the
+    process that knows better.
+    """
+    with transaction.atomic():
+        record = CallRecord.objects.select_for_update().filter(uuid=change.uuid).first()
+        if record is None:
+            record = CallRecord(uuid=change.uuid, node=node, **change.base)
+            record.heartbeat_at = timezone.now()
+        elif record.node != node:
+            return
+        ends = _apply(record, change.fields)
+        record.save()
+        if change.turns:
+            TranscriptTurn.objects.bulk_create(
+                [_turn_row(record, turn) for turn in change.turns],
+                update_conflicts=True,
+                unique_fields=["call", "item_id"],
+                update_fields=_TURN_FIELDS,
+            )
+        CallEvent.objects.bulk_create(
+            [CallEvent(call=record, at=n.at, kind=n.kind, detail=n.detail) for n in change.notes]
+        )
+        if ends and record.turns.exclude(text="").exists():
+            enqueue_summary(record)
+
+
+def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
+    """Take over the fields; True if the call ends by them."""
+    was_live = record.is_live
+    corrected = record.end_reason == EndReason.LOST and fields.get("state") == CallState.ENDED
+    for name, value in fields.items():
+        if name == "state":
+            record.state = max(record.state, value)
+        elif name in _FIRST_COUNTS and getattr(record, name) is not None:
+            continue
+        elif name in ("ended_at", "end_reason") and not (was_live or corrected):
+            continue
+        else:
+            setattr(record, name, value)
+    return was_live and not record.is_live
+
+
+def _turn_row(record: CallRecord, turn: Turn) -> TranscriptTurn:
+    return TranscriptTurn(
+        call=record,
+        item_id=turn.item_id[:100],
+        speaker=turn.speaker.value,
+        text=turn.text,
+        from_ms=turn.from_ms,
+        to_ms=turn.to_ms,
+        interrupted=turn.interrupted,
+        final=turn.final,
+    )
+
+
+# ---------------------------------------------------------------------- answering
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who answers a number: the agent (None: nobody), and whose call it is."""
+
+    agent: Agent | None
+    user_id: int | None
+
+
+def find_route(called: str, agent_name: str = "") -> Route:
+    """The agent of the number, else the default one; the number's owner, else the agent's.
+
+    `agent_name` is asked for by calls from this service's own pages only.
+    """
+    agents = Agent.objects.select_related(None)
+    if agent_name and (agent := agents.filter(name=agent_name).first()):
+        return Route(agent, agent.owner_id)
+    number = PhoneNumber.objects.select_related("agent").filter(number=called).first()
+    if number is not None:
+        return Route(number.agent, number.owner_id or number.agent.owner_id)
+    default = agents.filter(is_default=True).first()
+    return Route(default, default.owner_id if default else None)
+
+
+def find_call(uuid: str) -> CallRecord | None:
+    found: CallRecord | None = CallRecord.objects.select_related("agent").filter(uuid=uuid).first()
+    return found
+
+
+def take_over(uuid: str, node: str, generation: int, *, claim: bool) -> CallRecord | None:
+    """Make this node the owner of a live call; with `claim`, by spending a ticket just once.
+
+    Gives None if the call is over or the ticket has been spent.
+    """
+    calls = CallRecord.objects.live().filter(uuid=uuid)
+    if claim:
+        calls = calls.filter(ticket_claimed__lt=generation, ticket_generation__gte=generation)
+        taken = calls.update(ticket_claimed=generation, node=node, heartbeat_at=Now())
+    else:
+        taken = calls.update(ticket_generation=generation, node=node, heartbeat_at=Now())
+    return find_call(uuid) if taken else None
+
+
+# ---------------------------------------------------------------------- staying true
+
+
+def heartbeat(node: str, uuids: list[str]) -> None:
+    """These live calls of this node are alive, by the database's clock.
+
+    A live row of this node that no session backs is not among them, and is reaped in time.
+    """
+    calls = CallRecord.objects.live().filter(node=node, uuid__in=uuids)
+    calls.update(heartbeat_at=Now())
+
+
+def reap(lost_s: float) -> list[str]:
+    """Close rows whose process has not been heard for so long; gives their uuids."""
+    uuids = []
+    for record in CallRecord.objects.silent_for(lost_s):
+        with transaction.atomic():
+            closed = (
+                CallRecord.objects.silent_for(lost_s)
+                .filter(pk=record.pk)
+                .update(state=CallState.ENDED, end_reason=EndReason.LOST.value, ended_at=Now())
+            )
+            if not closed:
+                continue
+            uuids.append(record.uuid)
+            CallEvent.objects.create(
+                call=record, at=timezone.now(), kind="lost", detail=f"node {record.node}"
+            )
+            _answer_commands(record, "the call's process was lost")
+            record.refresh_from_db()
+            if record.turns.exclude(text="").exists():
+                enqueue_summary(record)
+    return uuids
+
+
+def end_former_life(node: str) -> list[str]:
+    """Close live rows under this node's own name: of a process that had it before this one."""
+    CallRecord.objects.live().filter(node=node).update(
+        heartbeat_at=timezone.now() - timedelta(days=1)
+    )
+    return reap(60)
+
+
+def _answer_commands(record: CallRecord, answer: str) -> None:
+    record.commands.filter(state=CommandState.ASKED).update(
+        state=CommandState.DONE, answer=answer, answered_at=timezone.now()
+    )
+
+
+def asked_of(node: str) -> list[CallCommand]:
+    """Commands for calls of this node that wait for its answer, oldest first."""
+    waiting = CallCommand.objects.filter(state=CommandState.ASKED, call__node=node)
+    return list(waiting.select_related("call").order_by("requested_at", "id")[:100])
+
+
+def answer_command(command: CallCommand, state: CommandState, answer: str) -> None:
+    CallCommand.objects.filter(pk=command.pk, state=CommandState.ASKED).update(
+        state=state, answer=answer, answered_at=timezone.now()
+    )
+
+
+def moved_away(node: str, uuids: list[str]) -> list[str]:
+    """Which of these calls another process serves now."""
+    if not uuids:
+        return []
+    calls = CallRecord.objects.filter(uuid__in=uuids).exclude(node=node)
+    return list(calls.values_list("uuid", flat=True))
+
+
+# ---------------------------------------------------------------------- the carrier's reports
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierReport:
+    """What the carrier says of the caller's leg; `fields` are such as price and duration."""
+
+    uuid: str
+    at: datetime
+    status: str
+    fields: dict[str, Any]
+    #: The leg is over.
+    ended: bool
+    #: No session of this process serves the call.
+    elsewhere: bool
+
+
+def write_report(report: CarrierReport) -> None:
+    """Note a report on the row, once however often it comes.
+
+    If another process serves the call still, that one is told of the end by a command.
+    """
+    with transaction.atomic():
+        record = CallRecord.objects.select_for_update().filter(uuid=report.uuid).first()
+        if record is None:
+            return
+        for name, value in report.fields.items():
+            if getattr(record, name) in (None, ""):
+                setattr(record, name, value)
+        record.save(update_fields=list(report.fields))
+        noted = CallEvent.objects.filter(call=record, kind="carrier", detail=report.status)
+        if not noted.exists():
+            CallEvent.objects.create(
+                call=record, at=report.at, kind="carrier", detail=report.status
+            )
+        asked = record.commands.filter(kind=CommandKind.CARRIER_ENDED)
+        if report.ended and report.elsewhere and record.is_live and not asked.exists():
+            CallCommand.objects.create(call=record, kind=CommandKind.CARRIER_ENDED)
+
+
+def find_by_conversation(conversation_uuid: str) -> CallRecord | None:
+    found: CallRecord | None = (
+        CallRecord.objects.filter(conversation_uuid=conversation_uuid)
+        .select_related("agent")
+        .first()
+        if conversation_uuid
+        else None
+    )
+    return found
