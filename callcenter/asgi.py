@@ -6,6 +6,7 @@ server's lifespan where it has one.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
 
 from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.exception import convert_exception_to_response
 
 _django = get_asgi_application()
 
@@ -31,7 +34,39 @@ from sessions_app.bridge.manager import get_manager  # noqa: E402
 from sessions_app.consumers import MediaConsumer  # noqa: E402
 from sessions_app.live.routing import websocket_urlpatterns  # noqa: E402
 
+logger = logging.getLogger("callcenter.asgi")
+
 _pages = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+
+
+class _Bare(ASGIHandler):
+    """Django's requests, addresses and views without its middleware.
+
+    Vonage's webhooks and health need neither a login nor static files, and each middleware costs a
+    trip through a thread or two, in which a burst of calls would queue up.
+    """
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        # The names are Django's; its stubs leave them out.
+        none: list[Any] = []
+        self._view_middleware = self._template_response_middleware = none
+        self._exception_middleware = none
+        respond: Any = getattr(self, "_get_response_async" if is_async else "_get_response")
+        self._middleware_chain = convert_exception_to_response(respond)
+
+
+_bare = _Bare()
+_BARE_PATHS = ("/webhooks/", "/api/")
+
+
+async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Django; with the first request the calls' root begins where nothing else began it."""
+    try:
+        await get_manager().start()
+    except Exception as error:
+        logger.error("calls cannot be taken: %s", error)
+    handler = _bare if scope["path"].startswith(_BARE_PATHS) else _django
+    await handler(scope, receive, send)
 
 
 async def _refused(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -63,7 +98,7 @@ async def _lifespan(
 
 application = ProtocolTypeRouter(
     {
-        "http": _django,
+        "http": _http,
         "lifespan": _lifespan,
         "websocket": URLRouter(
             [

@@ -202,8 +202,10 @@ def _database(url: str) -> dict[str, Any]:
             # A server that hangs is as good as away; nobody waits for it without end.
             "options": "-c statement_timeout=10000",
             "tcp_user_timeout": 8000,
-            "pool": {"min_size": 1, "max_size": 12, "timeout": 3},
+            "pool": {"min_size": 1, "max_size": 16, "timeout": 3},
         }
+        # A connection that died while it lay unused is found out before it is used.
+        parsed["CONN_HEALTH_CHECKS"] = True
         return parsed
     env.wrong(
         "DATABASE_URL", "sqlite:///FILE or postgres://USER:PASSWORD@HOST:PORT/NAME", secret=True
@@ -303,6 +305,8 @@ LOGGING: dict[str, Any] = {
         # Their own handlers would say things twice, or print queries that hold numbers.
         "django": {"handlers": [], "level": "WARNING", "propagate": True},
         "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
+        # Says each retry with the arguments of the call, which we say ourselves where it matters.
+        "stamina": {"level": "ERROR"},
         "uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
     },
 }

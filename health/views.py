@@ -64,7 +64,7 @@ async def health(request: HttpRequest) -> HttpResponse:
     verdict = _verdict(manager, checks, rows)
     sessions = _sessions(manager, rows, own=request.GET.get("node") == "self")
     trusted = _may_see_details(request)
-    body = {
+    body: dict[str, object] = {
         "status": verdict.status,
         "reasons": verdict.reasons,
         "version": settings.VERSION,

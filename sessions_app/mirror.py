@@ -10,13 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+)
 from django.utils import timezone
 
 from sessions_app import rows
@@ -38,7 +44,7 @@ NOTES_MOST = 300
 #: Reports of the carrier that wait for the database.
 REPORTS_MOST = 10_000
 #: Questions to the database under way at once; more of them find it busy at once.
-QUERIES_MOST = 8
+QUERIES_MOST = 64
 
 
 class DatabaseBusy(DatabaseError):
@@ -132,11 +138,12 @@ class Mirror:
     def __init__(self, node: str) -> None:
         self.node = node
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
-        self._asker = ThreadPoolExecutor(2, thread_name_prefix="mirror-asker")
+        self._asker = ThreadPoolExecutor(4, thread_name_prefix="mirror-asker")
         self._asking = 0
         self._changed: dict[str, CallMirror] = {}
         self._reports: deque[rows.CarrierReport] = deque(maxlen=REPORTS_MOST)
         self._wake = asyncio.Event()
+        self._stopping = False
         self._flushing = asyncio.Lock()
         #: What was wrong with the last write; empty when it went well.
         self.trouble = ""
@@ -152,8 +159,11 @@ class Mirror:
             raise DatabaseBusy("too many questions are waiting for the database")
         self._asking += 1
 
-        def answered(_: object) -> None:
+        def answered(future: asyncio.Future[T]) -> None:
             self._asking -= 1
+            if not future.cancelled():
+                # An error that comes after the asker has left is nobody's.
+                future.exception()
 
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._asker, _fresh, ask)
@@ -178,10 +188,15 @@ class Mirror:
         self._reports.append(report)
         self._wake.set()
 
+    def stop(self) -> None:
+        """Let `run` return once what it is writing has been written."""
+        self._stopping = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Write changes as they come, until cancelled."""
+        """Write changes as they come, until stopped."""
         delay_s = FLUSH_EVERY_S
-        while True:
+        while not self._stopping:
             await self._wake.wait()
             await asyncio.sleep(delay_s)
             written = await self.flush()
@@ -197,15 +212,15 @@ class Mirror:
             batch = [(mirror, mirror.take()) for mirror in changed.values()]
             changes: list[Change] = [change for _, change in batch]
             loop = asyncio.get_running_loop()
+            everything = [*changes, *reports]
             written, trouble = await loop.run_in_executor(
-                self._writer, _write, [*changes, *reports], self.node
+                self._writer, _fresh, lambda: _write(everything, self.node)
             )
             for mirror, change in batch[written:]:
                 mirror.put_back(change)
                 self._changed.setdefault(change.uuid, mirror)
             self._reports.extendleft(reversed(reports[max(0, written - len(batch)) :]))
-            for _, change in batch[:written]:
-                await self._publish(change)
+            await self._publish([change for _, change in batch[:written]])
             if trouble and not self.trouble:
                 logger.warning("rows cannot be written now, they will catch up: %s", trouble)
             elif self.trouble and not trouble:
@@ -215,21 +230,12 @@ class Mirror:
                 self._wake.set()
             return not trouble
 
-    async def _publish(self, change: rows.CallChange) -> None:
-        if state := change.fields.get("state"):
-            await publish(
-                change.uuid,
-                {
-                    "type": "call.state",
-                    "state": CallState(state).name.lower(),
-                    "reason": change.fields.get("end_reason", ""),
-                },
-            )
-        for turn in change.turns:
-            await publish(change.uuid, {"type": "call.turn", "turn": asdict(turn)})
-        for note in change.notes:
-            message = {"type": "call.note", "kind": note.kind, "detail": note.detail}
-            await publish(change.uuid, message)
+    async def _publish(self, changes: list[rows.CallChange]) -> None:
+        for change in changes:
+            for message in _messages(change):
+                if not await publish(change.uuid, message):
+                    # The layer is away: the pages read the rows, nobody else waits for it.
+                    return
 
     async def write(self, change: Callable[[], T]) -> T:
         """Run an ORM function in the writer's thread, in order with everything noted."""
@@ -240,7 +246,7 @@ class Mirror:
         """Write what is left, and let the threads go without waiting for a dead database."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not await self.flush():
+                while not await self.flush():  # noqa: ASYNC110  # a try is due, not an event
                     await asyncio.sleep(FLUSH_EVERY_S)
         except TimeoutError:
             logger.warning("%d calls' last changes were not written", len(self._changed))
@@ -248,13 +254,28 @@ class Mirror:
         self._asker.shutdown(wait=False, cancel_futures=True)
 
 
+def _messages(change: rows.CallChange) -> Iterator[dict[str, Any]]:
+    """What those who watch a call are told of a change; see `publish`."""
+    if state := change.fields.get("state"):
+        name = CallState(state).name.lower()
+        reason = change.fields.get("end_reason", "")
+        yield {"type": "call.state", "state": name, "reason": reason}
+    for turn in change.turns:
+        yield {"type": "call.turn", "turn": asdict(turn)}
+    for note in change.notes:
+        yield {"type": "call.note", "kind": note.kind, "detail": note.detail}
+
+
 def _fresh(run: Callable[[], T]) -> T:
-    """Long-lived threads must not use a connection that has died meanwhile."""
+    """Run with this thread's own connection, made anew if it has died meanwhile.
+
+    The threads live as long as the process, so unlike a request's they keep their connection.
+    """
     close_old_connections()
     try:
         return run()
     finally:
-        close_old_connections()
+        connection.close_at = None
 
 
 def _write(changes: list[Change], node: str) -> tuple[int, str]:
@@ -263,19 +284,15 @@ def _write(changes: list[Change], node: str) -> tuple[int, str]:
     A change that the database refuses for what it is would be refused for ever: it is told and
     dropped, so that it holds up nobody else's.
     """
-    close_old_connections()
-    try:
-        for at, change in enumerate(changes):
-            try:
-                if isinstance(change, rows.CallChange):
-                    rows.write(change, node)
-                else:
-                    rows.write_report(change)
-            except (OperationalError, InterfaceError) as away:
-                return at, str(away).strip() or "away"
-            except Exception:
-                with call_context(change.uuid):
-                    logger.exception("a change of the row was refused and dropped")
-        return len(changes), ""
-    finally:
-        close_old_connections()
+    for at, change in enumerate(changes):
+        try:
+            if isinstance(change, rows.CallChange):
+                rows.write(change, node)
+            else:
+                rows.write_report(change)
+        except (OperationalError, InterfaceError) as away:
+            return at, str(away).strip() or "away"
+        except Exception:
+            with call_context(change.uuid):
+                logger.exception("a change of the row was refused and dropped")
+    return len(changes), ""

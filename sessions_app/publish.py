@@ -10,6 +10,7 @@ A message is a hint: it may be lost, so pages read the rows first and again afte
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from typing import Any
@@ -18,18 +19,23 @@ from channels.layers import get_channel_layer
 
 logger = logging.getLogger(__name__)
 
+TIMEOUT_S = 0.5
+
 
 def call_group(call_uuid: str) -> str:
     """The channel layer's group of one call; its names allow fewer characters than a uuid may."""
     return f"call.{hashlib.sha256(call_uuid.encode()).hexdigest()[:40]}"
 
 
-async def publish(call_uuid: str, message: dict[str, Any]) -> None:
-    """Send to those who watch this call. A layer that is away costs a debug line, nothing else."""
+async def publish(call_uuid: str, message: dict[str, Any]) -> bool:
+    """Send to those who watch this call; False if the layer is away, which nobody's call minds."""
     layer = get_channel_layer()
     if layer is None:
-        return
+        return False
     try:
-        await layer.group_send(call_group(call_uuid), {"uuid": call_uuid, **message})
-    except Exception as away:  # any client library's error; nobody's call depends on it
+        async with asyncio.timeout(TIMEOUT_S):
+            await layer.group_send(call_group(call_uuid), {"uuid": call_uuid, **message})
+    except Exception as away:  # whatever its client library raises
         logger.debug("not published: %s", away)
+        return False
+    return True

@@ -27,6 +27,8 @@ from sessions_app.tasks import enqueue_summary
 
 #: Set once; a later note of the same moment does not move it.
 _FIRST_COUNTS = ("answered_at", "media_opened_at", "greeting_heard_at")
+#: Told by whoever ends the call, and not changed by who comes later.
+_OF_THE_END = ("ended_at", "end_reason")
 _TURN_FIELDS = ["speaker", "text", "from_ms", "to_ms", "interrupted", "final"]
 
 
@@ -84,11 +86,9 @@ def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
     for name, value in fields.items():
         if name == "state":
             record.state = max(record.state, value)
-        elif name in _FIRST_COUNTS and getattr(record, name) is not None:
-            continue
-        elif name in ("ended_at", "end_reason") and not (was_live or corrected):
-            continue
-        else:
+        elif name in _FIRST_COUNTS:
+            setattr(record, name, getattr(record, name) or value)
+        elif name not in _OF_THE_END or was_live or corrected:
             setattr(record, name, value)
     return was_live and not record.is_live
 
@@ -186,12 +186,12 @@ def reap(lost_s: float) -> list[str]:
     return uuids
 
 
-def end_former_life(node: str) -> list[str]:
-    """Close live rows under this node's own name: of a process that had it before this one."""
-    CallRecord.objects.live().filter(node=node).update(
-        heartbeat_at=timezone.now() - timedelta(days=1)
-    )
-    return reap(60)
+def end_former_life(node: str, began: datetime) -> None:
+    """Give up live rows under this node's own name that are older than this process: another
+    process had the name, and has gone. The next `reap` closes them.
+    """
+    former = CallRecord.objects.live().filter(node=node, ringing_at__lt=began)
+    former.update(heartbeat_at=began - timedelta(days=1))
 
 
 def _answer_commands(record: CallRecord, answer: str) -> None:

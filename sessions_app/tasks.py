@@ -8,7 +8,6 @@ on the row, after which a sweep asks again (a worker that was killed leaves its 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from django_tasks import task
 
 from sessions_app import conf
 from sessions_app.core.errors import ProviderError
-from sessions_app.logcontext import call_context
+from sessions_app.logcontext import call_context, pseudonym
 from sessions_app.models import CallRecord, SummaryState
 from sessions_app.providers.openai.client import OpenAIConf
 from sessions_app.providers.openai.summary import CallSummary, summarise, summary_request
@@ -103,7 +102,7 @@ async def _ask(record: CallRecord) -> CallSummary:
         await asyncio.to_thread(transcript_text, record),
         model=provider.summary_model,
         language=record.agent.language if record.agent else "en-GB",
-        safety_identifier=hashlib.sha256(f"caller:{record.caller}".encode()).hexdigest()[:32],
+        safety_identifier=pseudonym(record.caller),
     )
     openai = OpenAIConf(
         api_key=provider.openai_api_key or "sandbox",

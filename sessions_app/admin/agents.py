@@ -68,8 +68,8 @@ class AgentAdmin(OwnedAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> OwnedQuerySet:
-        counted: OwnedQuerySet = super().get_queryset(request).annotate(
-            number_count=Count("numbers")
+        counted: OwnedQuerySet = (
+            super().get_queryset(request).annotate(number_count=Count("numbers"))
         )
         return counted
 

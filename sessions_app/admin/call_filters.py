@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from sessions_app.models import CallRecord
+from sessions_app.models import CallRecord, CallState
 
 
 class LiveFilter(admin.SimpleListFilter):
@@ -23,9 +23,8 @@ class LiveFilter(admin.SimpleListFilter):
         return [("yes", "Live"), ("no", "Past")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        live = CallRecord.objects.live().values("pk")
         if self.value() == "yes":
-            return queryset.filter(pk__in=live)
+            return queryset.exclude(state=CallState.ENDED)
         if self.value() == "no":
-            return queryset.exclude(pk__in=live)
+            return queryset.filter(state=CallState.ENDED)
         return queryset

@@ -85,7 +85,7 @@ def context(call: CallRecord, *, may_hang_up: bool, full_numbers: bool = False) 
         "turns": _turns(call),
         "events": _events(call),
         "events_shown": EVENTS_SHOWN,
-        "usage": rows(call.usage) if isinstance(call.usage, dict) else [],
+        "usage": _usage(call),
         "cost": _cost(call),
         "summary": rows(call.summary) if isinstance(call.summary, dict) else [],
         "commands": list(call.commands.select_related("requested_by")[:100]),
@@ -131,6 +131,13 @@ def _events(call: CallRecord) -> list[EventLine]:
         EventLine(event.at, _after(call, event.at), event.kind.replace("_", " "), event.detail)
         for event in reversed(newest)
     ]
+
+
+def _usage(call: CallRecord) -> list[Row]:
+    """The provider's counts that are not nought, `input_token_details.audio_tokens` for one."""
+    counts = call.usage if isinstance(call.usage, dict) else {}
+    told = {key.replace("_token_details", ""): value for key, value in counts.items() if value}
+    return rows({key.replace("_details", ""): value for key, value in told.items()})
 
 
 def _cost(call: CallRecord) -> list[Row]:

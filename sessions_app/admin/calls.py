@@ -20,10 +20,11 @@ from sessions_app.admin import call_page, call_the_agent
 from sessions_app.admin.call_filters import LiveFilter
 from sessions_app.admin.words import clock, shown_caller, state_badge
 from sessions_app.live.commands import ask
-from sessions_app.models import CallRecord, CommandKind
+from sessions_app.models import CallRecord, CallState, CommandKind
 from sessions_app.models.agents import is_superuser
 
 _TEMPLATES = "admin/sessions_app/callrecord"
+_UNKNOWN = "There is no such call, or it is somebody else's."
 
 
 @admin.register(CallRecord)
@@ -31,8 +32,16 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Calls are written by the processes that serve them; people read, and may hang up."""
 
     list_display = (
-        "shown_state", "started", "shown_duration", "shown_caller", "called", "shown_agent",
-        "shown_reason", "shown_summary", "user", "node",
+        "shown_state",
+        "started",
+        "shown_duration",
+        "shown_caller",
+        "called",
+        "shown_agent",
+        "shown_reason",
+        "shown_summary",
+        "user",
+        "node",
     )
     list_display_links = ("shown_state", "started")
     list_filter = (
@@ -113,7 +122,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def hang_up_selected(
         self, request: HttpRequest, queryset: QuerySet[Any]
     ) -> HttpResponse | None:
-        live = list(queryset.filter(pk__in=CallRecord.objects.live().values("pk")))
+        live = list(queryset.exclude(state=CallState.ENDED))
         if not live:
             self.message_user(request, "None of the selected calls is live.", messages.WARNING)
             return None
@@ -127,9 +136,10 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_urls(self) -> list[URLPattern]:
         def named(route: str, view: Any, name: str) -> URLPattern:
-            return path(route, self.admin_site.admin_view(view), name=name)
+            pattern: URLPattern = path(route, self.admin_site.admin_view(view), name=name)
+            return pattern
 
-        own: list[URLPattern] = [
+        own = [
             *call_the_agent.urls(self.admin_site),
             named("of/<str:uuid>/", self.of_uuid_view, "sessions_app_callrecord_of"),
             named("<int:pk>/live/", self.live_view, "sessions_app_callrecord_live"),
@@ -148,14 +158,15 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """The stock page would be a form of disabled fields; a call is a story to be read."""
         call = self.get_object(request, object_id)
         if call is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            self.message_user(request, _UNKNOWN, messages.WARNING)
+            return HttpResponseRedirect(_list_address())
         return self._page(request, self._visible(request, call), **(extra_context or {}))
 
     def of_uuid_view(self, request: HttpRequest, uuid: str) -> HttpResponse:
         """To the page of the call with this uuid; its row may be younger than the link."""
         call = self.get_object(request, uuid, from_field="uuid")
         if call is None:
-            raise Http404("There is no such call, or it is somebody else's.")
+            raise Http404(_UNKNOWN)
         return HttpResponseRedirect(_address(call))
 
     def live_view(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -254,7 +265,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def _found(self, request: HttpRequest, pk: int) -> CallRecord:
         call = self.get_object(request, str(pk))
         if call is None:
-            raise Http404("There is no such call, or it is somebody else's.")
+            raise Http404(_UNKNOWN)
         return self._visible(request, call)
 
 

@@ -20,8 +20,15 @@ class NodeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Read-only: a process writes its own row."""
 
     list_display = (
-        "name", "is_alive", "is_draining", "capacity", "channel_layer", "version", "media_url",
-        "started_at", "heartbeat_at",
+        "name",
+        "is_alive",
+        "is_draining",
+        "capacity",
+        "channel_layer",
+        "version",
+        "media_url",
+        "started_at",
+        "heartbeat_at",
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:

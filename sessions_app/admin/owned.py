@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from simple_history.admin import SimpleHistoryAdmin
 
 from sessions_app.models.agents import OwnedQuerySet, is_superuser
@@ -36,6 +37,23 @@ class OwnedAdmin(SimpleHistoryAdmin):
         if obj is None or is_superuser(request.user):
             return True
         return self.get_queryset(request).filter(pk=obj.pk).exists()
+
+    def history_form_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        version_id: str,
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The library lets whoever may see an old version restore it too; only who may change."""
+        if request.method == "POST":
+            row = self.get_object(request, object_id)
+            if row is None or not self.has_change_permission(request, row):
+                raise PermissionDenied
+        answer: HttpResponse = super().history_form_view(
+            request, object_id, version_id, extra_context
+        )
+        return answer
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """Whoever adds a row becomes its owner, so there is nothing to show of that yet."""

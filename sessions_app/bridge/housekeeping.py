@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from sessions_app import rows, tasks
 from sessions_app.core.events import CallerGone, EndReason, EndRequested
@@ -49,7 +48,7 @@ class _Keeper:
 
     def __init__(self, manager: SessionManager) -> None:
         self._manager = manager
-        self._began = timezone.now()
+        self._began = manager.began
         self._first = True
         self._heard_s = 0.0
         self._swept_s = 0.0
@@ -63,7 +62,7 @@ class _Keeper:
         """In a thread: everything that asks the database."""
         conf, now = self._manager.conf, time.monotonic()
         if self._first:
-            rows.end_former_life(conf.node)
+            rows.end_former_life(conf.node, self._began)
             self._first = False
         uuids = self._manager.get_all_session_uuids()
         rows.heartbeat(conf.node, uuids)

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
+from django.utils import timezone
+
 from sessions_app import conf as conf_module
 from sessions_app.bridge import housekeeping
 from sessions_app.bridge.plan import CallPlan, CapacityReached
@@ -40,6 +42,7 @@ class SessionManager:
     def __init__(self, conf: Conf) -> None:
         self.conf = conf
         self.node = conf.node
+        self.began = timezone.now()
         self.capacity = conf.max_calls
         #: This process is about to stop; and an operator asked it to take no new calls.
         self.stopping = False
@@ -70,24 +73,28 @@ class SessionManager:
             self._root = asyncio.get_running_loop().create_task(
                 self._run(), name="calls", context=contextvars.Context()
             )
-        ready = asyncio.ensure_future(self._ready.wait())
-        try:
-            await asyncio.wait({ready, self._root}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-        if self._root.done():
-            root, self._root = self._root, None
-            self._ready.clear()
+        root = self._root
+        if not self._ready.is_set():
+            ready = asyncio.ensure_future(self._ready.wait())
+            try:
+                await asyncio.wait({ready, root}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ready.cancel()
+        if root.done():
+            if self._root is root:
+                # The next use begins anew, unless this process is about to stop.
+                self._root = None
+                self._ready.clear()
             root.result()
-            raise RuntimeError("the calls' root has ended")
+            raise RuntimeError("this process has stopped taking calls")
 
     async def _run(self) -> None:
         async with AsyncExitStack() as stack:
             self._suppliers = await stack.enter_async_context(open_suppliers(self.conf))
             stack.push_async_callback(self.mirror.aclose)
             async with asyncio.TaskGroup() as self._tasks:
+                self._tasks.create_task(self.mirror.run(), name="mirror")
                 keepers = [
-                    self._tasks.create_task(self.mirror.run(), name="mirror"),
                     self._tasks.create_task(housekeeping.keep(self), name="housekeeping"),
                     self._tasks.create_task(housekeeping.obey(self), name="commands"),
                 ]
@@ -96,6 +103,7 @@ class SessionManager:
                 await self._close_all(EndReason.SHUTDOWN)
                 for keeper in keepers:
                     keeper.cancel()
+                self.mirror.stop()
             await housekeeping.sign_off(self)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

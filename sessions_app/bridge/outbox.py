@@ -19,8 +19,9 @@ from sessions_app.core.playback import Playback
 #: How far the phone's queue is filled, and when it is filled again.
 LEAD_MS = 1000.0
 REFILL_MS = 750.0
-#: A mark at least this often, so that a phone that stalls is noticed within it.
-MARK_EVERY_MS = 1000.0
+#: A mark behind the first frame of a speech, which tells when the phone began, and then this often,
+#: so that a phone that stalls is noticed.
+MARK_EVERY_MS = 500.0
 #: What one call may have queued here; a model that says more at one go is cut there.
 QUEUE_MOST_MS = 240_000.0
 #: A socket that takes nothing for this long is dead.
@@ -165,6 +166,8 @@ class Outbox:
                 self._emit(ItemWritten(piece.item_id))
                 continue
             self._queued_ms -= self._frame_ms
+            if self._playback.backlog_ms(self._clock()) <= 0:
+                self._since_mark_ms = MARK_EVERY_MS
             # Counted before it is sent: a clear that comes while sending must know of it.
             self._playback.wrote(piece.item_id, piece.audio_ms, self._clock(), piece.padding_ms)
             self._since_mark_ms += self._frame_ms

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sessions_app.conf import Conf, ProviderConf
 from sessions_app.core.agent import AgentProfile
+from sessions_app.logcontext import pseudonym
 from sessions_app.providers.base import Provider, ProviderSetup, Voice
 from sessions_app.providers.openai.client import OpenAIConf, OpenAIProvider
 from sessions_app.providers.registry import needs_external_voice
@@ -47,8 +47,7 @@ class Suppliers:
     def provider(
         self, call_uuid: str, caller: str, agent: AgentProfile, fault: str
     ) -> Callable[[], Provider]:
-        # OpenAI asks for a stable name of the end user that does not tell who it is.
-        end_user = hashlib.sha256(f"caller:{caller}".encode()).hexdigest()[:32]
+        end_user = pseudonym(caller)
         setup = ProviderSetup(
             call_uuid=call_uuid,
             agent=agent,

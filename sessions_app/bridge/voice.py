@@ -1,4 +1,4 @@
-"""Speaks an agent's clauses in another service's voice: in order, the next one fetched meanwhile."""
+"""Speaks an agent's clauses in another service's voice, in order, fetching the next meanwhile."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class VoiceQueue:
                     self._current = None
 
     async def _fetch(self, clause: SpeakClause) -> None:
-        while (excess_ms := self._backlog_ms() - self._ahead_ms) > 0:
+        # The phone's queue empties by the clock; there is no event to wait for.
+        while (excess_ms := self._backlog_ms() - self._ahead_ms) > 0:  # noqa: ASYNC110
             await asyncio.sleep(excess_ms / 1000)
         try:
             async with aclosing(self._voice.speak(clause.text)) as stream:  # type: ignore[type-var]

@@ -23,6 +23,8 @@ from sessions_app.core.transcript import AgentItem, Clause
 
 #: How often a turn that is being spoken is shown to whoever reads along.
 PROGRESS_S = 1.0
+#: Of so much the lengths of an item before and after resampling and framing may differ.
+ROUNDING_MS = 50.0
 
 
 class Speaking:
@@ -39,6 +41,14 @@ class Speaking:
     def silent(self) -> bool:
         """Nothing is being said and nothing of it is on its way."""
         return not self._items
+
+    @property
+    def complete(self) -> bool:
+        """Nothing of what is being said is still to come."""
+        return all(item.finished for item in self._items.values())
+
+    def waits_for(self, item_id: str) -> bool:
+        return item_id in self._items
 
     def _item(self, item_id: str, response_id: str) -> AgentItem:
         item = self._items.get(item_id)
@@ -96,6 +106,9 @@ class Speaking:
     def _speak(self, item: AgentItem, texts: list[str]) -> list[Command]:
         out: list[Command] = []
         for text in texts:
+            if not any(sign.isalnum() for sign in text):
+                # Nothing to say: a speech service gives no sound for it, and calls that a fault.
+                continue
             out.append(SpeakClause(item.item_id, len(item.clauses), text))
             item.clauses.append(Clause(text))
         return out
@@ -140,21 +153,25 @@ class Speaking:
         out: list[Command] = []
         for item in list(self._items.values()):
             heard = self._playback.heard_ms(item.item_id, now)
-            if heard <= 0:
-                continue
-            if not self._heard_anything:
-                self._heard_anything = True
-                out.append(GreetingHeard())
-            if item.from_ms is None:
-                item.from_ms = max(0, clock_ms - heard)
+            out += self._begins(item, heard, clock_ms)
             if item.written and self._playback.over(item.item_id, now):
-                turn = item.turn(item.audio_ms, clock_ms, interrupted=False, final=True)
-                out.append(SaveTurn(turn))
-                self._forget(item)
-            elif now >= self._progress_s:
+                # All of it, but for rounding; or as much as the phone was given of it.
+                whole = heard >= item.audio_ms - ROUNDING_MS
+                out += self._settle(item, heard, clock_ms, whole=whole)
+            elif heard > 0 and now >= self._progress_s:
                 self._progress_s = now + PROGRESS_S
                 out.append(SaveTurn(item.turn(heard, None, interrupted=False, final=False)))
         return out
+
+    def _begins(self, item: AgentItem, heard_ms: int, clock_ms: int) -> list[Command]:
+        """Notes when the caller began to hear it."""
+        if heard_ms <= 0 or item.from_ms is not None:
+            return []
+        item.from_ms = max(0, clock_ms - heard_ms)
+        if self._heard_anything:
+            return []
+        self._heard_anything = True
+        return [GreetingHeard()]
 
     def deadlines(self, after_s: float) -> list[float]:
         """When settling has something new to tell; all later than `after_s`, the last settling."""
@@ -182,13 +199,20 @@ class Speaking:
         if self.external_voice:
             out.append(StopSpeaking())
         for item in list(self._items.values()):
-            out += self._settle_cut(item, min(heard[item.item_id], int(item.audio_ms)), clock_ms)
+            heard_ms = min(heard[item.item_id], int(item.audio_ms))
+            out += self._begins(item, heard_ms, clock_ms)
+            whole = item.finished and heard_ms >= int(item.audio_ms)
+            out += self._settle(item, heard_ms, clock_ms, whole=whole)
         return out
 
-    def _settle_cut(self, item: AgentItem, heard_ms: int, clock_ms: int) -> list[Command]:
+    def _settle(
+        self, item: AgentItem, heard_ms: int, clock_ms: int, *, whole: bool
+    ) -> list[Command]:
+        """The item is over; what was not heard of it is taken out of the model's memory."""
         out: list[Command] = []
-        whole = item.finished and heard_ms >= int(item.audio_ms)
-        turn = item.turn(heard_ms, clock_ms, interrupted=not whole, final=True)
+        turn = item.turn(
+            item.audio_ms if whole else heard_ms, clock_ms, interrupted=not whole, final=True
+        )
         if not whole:
             out.append(CutItem(item.item_id, heard_ms, turn.text))
         if heard_ms > 0:
@@ -198,7 +222,8 @@ class Speaking:
 
     def close(self, now: float, clock_ms: int) -> list[Command]:
         """The call ends here: what was heard is what is kept."""
-        return [command for command in self.cut(now, clock_ms) if isinstance(command, SaveTurn)]
+        kept = SaveTurn | GreetingHeard
+        return [command for command in self.cut(now, clock_ms) if isinstance(command, kept)]
 
     def _forget(self, item: AgentItem) -> None:
         self._items.pop(item.item_id, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,9 @@ def flattened(usage: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             flat.update(flattened(value, f"{name}."))
-        elif isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        elif 0 <= value < math.inf:
             flat[name] = round(value)
     return flat
 

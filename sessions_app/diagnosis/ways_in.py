@@ -57,7 +57,10 @@ async def webhooks(web: Web) -> list[Finding]:
 def clock(web: Web) -> Finding:
     """How far our clock is from the others': signatures are good for five minutes."""
     if not web.ahead_s:
-        return warn("clock", "nobody could be asked for the time", "See the findings above.")
+        unasked = "nobody who was asked tells the time"
+        if settings.SANDBOX:
+            return ok("clock", f"{unasked}; the sandbox has ours")
+        return warn("clock", unasked, "See the findings above.")
     host, ahead_s = max(web.ahead_s.items(), key=lambda item: abs(item[1]))
     seen = f"{abs(ahead_s):.0f} s {'behind' if ahead_s > 0 else 'ahead of'} {host}"
     mend = "Let the machine keep its time by NTP."

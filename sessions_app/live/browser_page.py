@@ -100,8 +100,8 @@ class Page:
                 case {"type": "heard", "frames": int(frames)} if 0 <= frames <= self._sent:
                     self._heard = frames
                     return None
-        except ValueError:
-            pass
+        except (ValueError, RecursionError):
+            pass  # no JSON, or brackets without end
         raise PageMistake("a text that is none of say, heard and hang_up as they are documented")
 
     def play(self, voice: Voice, frame: bytes) -> None:

@@ -53,7 +53,7 @@ class App:
         if scope["path"] == "/v1/realtime":
             await realtime(scope, receive, send, self._context)
         elif scope["path"] == "/sandbox/legs":
-            await legs_socket(receive, send, self._legs)
+            await legs_socket(scope, receive, send, self._legs)
         else:
             await refuse_handshake(send, 404, _not_found(scope))
 

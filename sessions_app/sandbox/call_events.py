@@ -65,6 +65,16 @@ def dialled_leg(who: Identity, action: dict[str, Any]) -> Leg:
     return Leg(str(uuids.uuid4()), action.get("from", who.called), to, "outbound", action)
 
 
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """One webhook that waits for its turn, and who waits for its reply."""
+
+    url: str
+    method: str
+    payload: dict[str, Any]
+    reply: asyncio.Future[bytes] | None = None
+
+
 class CallEvents:
     """Tells one call's events, in order and beside the call; ``tell_all`` has to run for that."""
 
@@ -75,9 +85,7 @@ class CallEvents:
         self._event_url = f"{base_url}/webhooks/vonage/event"
         self._who = who
         self._errors = errors
-        self._waiting: asyncio.Queue[tuple[str, str, dict[str, Any]] | None] = asyncio.Queue(
-            _WAITING_LIMIT
-        )
+        self._waiting: asyncio.Queue[_Telling | None] = asyncio.Queue(_WAITING_LIMIT)
 
     def begun(self, leg: Leg) -> None:
         """A leg rings. As Vonage's own log has it: ringing before started, at the same instant."""
@@ -132,11 +140,12 @@ class CallEvents:
         return await self.ask(leg, payload | {"conversation_uuid": self._who.conversation_uuid})
 
     async def ask(self, leg: Leg, payload: dict[str, Any]) -> list[ncco.Action] | None:
-        """Tells at once, and reads the reply as an NCCO; ``None`` when it is none."""
-        url, method = self._where(leg)
+        """Tells in turn, and reads the reply as an NCCO; ``None`` when it is none."""
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        await self._waiting.put(_Telling(*self._where(leg), payload, reply))
         try:
-            reply = await self._webhooks.event(url, method, payload)
-            return ncco.read(reply) if reply.strip() else None
+            content = await reply
+            return ncco.read(content) if content.strip() else None
         except (WebhookError, ncco.NccoError) as error:
             self._errors.append(str(error))
             return None
@@ -144,10 +153,17 @@ class CallEvents:
     async def tell_all(self) -> None:
         """Tells what waits, one after the other, until ``finish``."""
         while (telling := await self._waiting.get()) is not None:
+            reply = telling.reply
             try:
-                await self._webhooks.event(*telling)
+                content = await self._webhooks.event(telling.url, telling.method, telling.payload)
             except WebhookError as error:
-                self._errors.append(str(error))
+                if reply is None or reply.done():
+                    self._errors.append(str(error))
+                else:
+                    reply.set_exception(error)
+                continue
+            if reply is not None and not reply.done():
+                reply.set_result(content)
 
     async def finish(self) -> None:
         """Lets ``tell_all`` end once everything is told."""
@@ -167,7 +183,7 @@ class CallEvents:
 
     def _tell(self, leg: Leg, payload: dict[str, Any]) -> None:
         try:
-            self._waiting.put_nowait((*self._where(leg), payload))
+            self._waiting.put_nowait(_Telling(*self._where(leg), payload))
         except asyncio.QueueFull:
             self._errors.append("too many events are waiting to be told")
 

@@ -217,7 +217,7 @@ def _response(asked: dict[str, Any]) -> dict[str, Any]:
         "truncation": "disabled",
         "usage": {
             "input_tokens": read,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": written + reasoning,
             "output_tokens_details": {"reasoning_tokens": reasoning},
             "total_tokens": read + written + reasoning,

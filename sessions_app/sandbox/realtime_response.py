@@ -329,8 +329,8 @@ def _words(text: str, *, first: bool) -> list[str]:
 
 
 def _part(index: int, chunks: list[bytes], words: list[str]) -> int:
-    """How many words are said by the beginning of chunk ``index``."""
-    return len(words) * index // max(len(chunks), 1)
+    """How many words are told by the beginning of chunk ``index``: the transcript runs ahead."""
+    return -(-len(words) * index // max(len(chunks), 1))
 
 
 def _padding(delta: str) -> str:

@@ -8,10 +8,14 @@ lets ``ear.py`` recognise the sample phrases.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
+import shutil
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import espeakng_loader
@@ -26,6 +30,8 @@ _PARAMETER_RATE: Final = 1
 _PARAMETER_PITCH: Final = 3
 _SEED: Final = 1
 _TEXT_LIMIT: Final = 5000
+# espeak-ng keeps its data directory in a buffer of 160 characters and cuts what is longer.
+_PATH_LIMIT: Final = 140
 
 _SynthCallback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -70,6 +76,18 @@ TIMBRES: Final[dict[str, Timbre]] = {
 }
 
 
+def _data_path() -> str:
+    """The data directory, by a short link when an environment lies too deep for espeak-ng."""
+    path: str = espeakng_loader.get_data_path()
+    if len(path.encode()) <= _PATH_LIMIT:
+        return path
+    short = Path(tempfile.mkdtemp(prefix="espeak-"))
+    atexit.register(shutil.rmtree, short, ignore_errors=True)
+    link = short / "espeak-ng-data"
+    link.symlink_to(path, target_is_directory=True)
+    return str(link)
+
+
 class _Espeak:
     """The loaded library. Its state is global to the process, so every use holds ``_lock``."""
 
@@ -90,9 +108,8 @@ class _Espeak:
             ctypes.c_void_p,
             ctypes.c_void_p,
         ]
-        data_path = espeakng_loader.get_data_path().encode()
         self.rate_hz: int = self._lib.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data_path, _DONT_EXIT
+            _AUDIO_OUTPUT_SYNCHRONOUS, 0, _data_path().encode(), _DONT_EXIT
         )
         if self.rate_hz <= 0:
             raise VoiceError("espeak-ng did not accept its data directory")

@@ -34,6 +34,7 @@ from sessions_app.sandbox.asgi import (
     fault_of,
     read_body,
     recorded,
+    refuse_handshake,
     reply,
     reply_json,
 )
@@ -119,9 +120,13 @@ class Legs:
 # --- the caller's surface ----------
 
 
-async def legs_socket(receive: Receive, send: Send, legs: Legs) -> None:
+async def legs_socket(scope: Scope, receive: Receive, send: Send, legs: Legs) -> None:
     """Serves one caller's WebSocket: registers its legs, tells it the orders that came by REST."""
     await receive()  # websocket.connect
+    if "origin" in recorded(scope).headers:
+        # A browser names its page; no page has business here, and any could reach 127.0.0.1.
+        await refuse_handshake(send, 403, {"error": "not for browsers"})
+        return
     await send({"type": "websocket.accept"})
     orders: asyncio.Queue[Order] = asyncio.Queue(_KEPT_ORDERS)
     own: dict[str, Leg] = {}

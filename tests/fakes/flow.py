@@ -79,9 +79,7 @@ async def _connect_media(call: PhoneCall, action: Action) -> Ncco | None:
     return running.result()
 
 
-async def _run_media(
-    call: PhoneCall, leg: Leg, media: MediaLeg, action: Action
-) -> Ncco | None:
+async def _run_media(call: PhoneCall, leg: Leg, media: MediaLeg, action: Action) -> Ncco | None:
     end = await media.run()
     if end is LegEnd.HUNG_UP:
         # A hang-up by REST is told as `completed` only, so `disconnected` always means a mishap.
@@ -89,9 +87,7 @@ async def _run_media(
             call.deliver(leg.completed("platform"), action)
         return None
     leg.ended_at = time.time()
-    following = await call.ask(
-        leg.event("disconnected"), action, may_replace=_synchronous(action)
-    )
+    following = await call.ask(leg.event("disconnected"), action, may_replace=_synchronous(action))
     return following if media is call.media else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -94,8 +95,9 @@ class MediaLeg:
         self.opened_s = time.monotonic()
         if self._faults.binary_first:
             await self._send(self._next_frame())
-        # Vonage's own implementation puts one space before every text frame.
-        await self._say("websocket:connected", {"content-type": self.content_type, **self._custom})
+        first = {"content-type": self.content_type, **self._custom}
+        with contextlib.suppress(Closed):  # closed as soon as opened: `run` tells
+            await self._say("websocket:connected", first)
 
     async def run(self) -> LegEnd:
         """Talks and listens until the leg is over; always closes the socket."""
@@ -262,6 +264,7 @@ class MediaLeg:
         await self._say("websocket:notify", {"payload": payload})
 
     async def _say(self, event: str, extra: Mapping[str, Any]) -> None:
+        # Vonage's own implementation puts one space before every text frame.
         await self._send(" " + json.dumps({"event": event, **extra}))
 
     async def _send(self, message: str | bytes) -> None:

@@ -140,12 +140,8 @@ def _nested(required: tuple[str, ...], checks: Mapping[str, Check]) -> Check:
 
 
 _EVENTS: dict[str, Check] = {"eventUrl": _one_url, "eventMethod": _one_of("GET", "POST")}
-_TRANSCRIPTION = _nested(
-    (), {**_EVENTS, "language": _text(20), "sentimentAnalysis": _flag}
-)
-_DTMF = _nested(
-    (), {"timeOut": _range(0, 10), "maxDigits": _range(1, 20), "submitOnHash": _flag}
-)
+_TRANSCRIPTION = _nested((), {**_EVENTS, "language": _text(20), "sentimentAnalysis": _flag})
+_DTMF = _nested((), {"timeOut": _range(0, 10), "maxDigits": _range(1, 20), "submitOnHash": _flag})
 _SPEECH = _nested(
     (),
     {

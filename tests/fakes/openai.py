@@ -189,7 +189,12 @@ class FakeOpenAI:
             self.violations.append("responses: invalid_api_key")
             await exchange.reply(401, {"error": {"code": "invalid_api_key"}})
             return
-        body: Any = request.json()
+        try:
+            body: Any = request.json()
+        except ValueError:
+            self.violations.append("responses: the body is no JSON")
+            await exchange.reply(400, {"error": {"code": "invalid_json"}})
+            return
         self.summaries.append(SummaryRequest(time.monotonic(), body))
         self.violations += (wrong := responses_mistakes(body))
         if wrong:

@@ -49,9 +49,7 @@ async def _acknowledge(
 def _update(conn: RealtimeConnection, event: Mapping[str, Any]) -> None:
     if conn.script.update_error:
         raise RuleBroken(conn.script.update_error, "scripted refusal")
-    conn.session = updated_session(
-        conn.session, event["session"], voice_locked=conn.voice_used
-    )
+    conn.session = updated_session(conn.session, event["session"], voice_locked=conn.voice_used)
     conn.spawn(_updated(conn))
 
 

@@ -257,6 +257,7 @@ class RealtimeConnection:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs something beside the reading, at most as long as the connection lives."""
+
         async def child() -> None:
             with contextlib.suppress(Closed):
                 await work
@@ -389,4 +390,3 @@ class RealtimeConnection:
         """Voices differ between the items of a call and, mostly, between calls."""
         self._voices += 1
         return (self.index * 5 + self._voices - 1) % VOICES
-

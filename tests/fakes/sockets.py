@@ -56,7 +56,8 @@ class WebSocket:
         self._inbox: deque[str | bytes] = deque()
         self._parts: list[bytes] = []
         self._text = False
-        self._receiving = False
+        # Whoever closes reads too, for the peer's close frame; a stream has one reader at a time.
+        self._reading = asyncio.Lock()
         #: Set once nothing more can be read.
         self.closed = asyncio.Event()
         #: Messages that came in more than one frame.
@@ -90,15 +91,13 @@ class WebSocket:
 
     async def receive(self) -> str | bytes:
         """The next message; raises Closed when there will be none."""
-        self._receiving = True
-        try:
-            while not self._inbox:
-                if self.closed.is_set():
-                    raise Closed(self.close_code or _ABNORMAL)
-                await self._read_some()
-            return self._inbox.popleft()
-        finally:
-            self._receiving = False
+        while not self._inbox:
+            if self.closed.is_set():
+                raise Closed(self.close_code or _ABNORMAL)
+            async with self._reading:
+                if not self._inbox and not self.closed.is_set():
+                    await self._read_some()
+        return self._inbox.popleft()
 
     async def close(self, code: int = 1000, reason: str = "", timeout_s: float = 3.0) -> None:
         """Closes with a close frame, waits a bounded time for the peer's, then cuts."""
@@ -107,10 +106,10 @@ class WebSocket:
             self._flush()
         try:
             async with asyncio.timeout(timeout_s):
-                if self._receiving:
-                    await self.closed.wait()
                 while not self.closed.is_set():
-                    await self._read_some()
+                    async with self._reading:
+                        if not self.closed.is_set():
+                            await self._read_some()
         except TimeoutError:
             pass
         finally:
@@ -197,20 +196,14 @@ async def connect(
                     protocol.receive_data(data)
                 else:
                     protocol.receive_eof()
-            if protocol.state is State.OPEN:
-                _drop_response(socket, protocol)
-                return socket
-            raise _refusal(protocol)
+            if protocol.handshake_exc is not None:
+                raise _refusal(protocol)
+            # Frames, even a close, may have come in the same packet as the 101.
+            socket.absorb()
+            return socket
         except BaseException:
             writer.transport.abort()
             raise
-
-
-def _drop_response(socket: WebSocket, protocol: ClientProtocol) -> None:
-    """Frames that came in the same packet as the 101 must not get lost."""
-    for event in protocol.events_received():
-        if isinstance(event, Frame):
-            socket._take(event)
 
 
 def _refusal(protocol: ClientProtocol) -> Exception:

@@ -275,9 +275,7 @@ class FakeVonage:
             return await self._transfer(phone, leg, body["destination"])
         return 204, None
 
-    async def _transfer(
-        self, phone: PhoneCall, leg: Leg, destination: Any
-    ) -> tuple[int, Any]:
+    async def _transfer(self, phone: PhoneCall, leg: Leg, destination: Any) -> tuple[int, Any]:
         known = isinstance(destination, dict) and destination.get("type") == "ncco"
         if not known or destination.keys() not in ({"type", "ncco"}, {"type", "url"}):
             return self._complain(400, "transfer: destination is neither an NCCO nor its URL")

@@ -10,6 +10,7 @@ from typing import Any, Final
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError, transaction
+from simple_history.utils import update_change_reason
 
 from sessions_app.core.agent import TurnDetection
 from sessions_app.management.commands._lookup import said, user_named
@@ -164,8 +165,8 @@ def _displace(agent: Agent) -> str:
 
 def _save(agent: Agent) -> None:
     agent.full_clean()
-    agent._change_reason = "manage.py agent"  # read by simple_history
     agent.save()
+    update_change_reason(agent, "manage.py agent")
 
 
 def _spoken(field: str) -> str:

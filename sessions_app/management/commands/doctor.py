@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +18,7 @@ class Command(BaseCommand):
         "servers and worker. Prints nothing secret. Exit status 1 if anything fails."
     )
     # Wrong settings would end the command before it could explain them.
-    requires_system_checks: Sequence[str] = []
+    requires_system_checks: tuple[str, ...] = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="A JSON list of the findings.")

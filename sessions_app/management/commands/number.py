@@ -7,6 +7,7 @@ from typing import Any, Final
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
+from simple_history.utils import update_change_reason
 
 from sessions_app.management.commands._lookup import agent_named, said, user_named
 from sessions_app.models import PhoneNumber
@@ -63,5 +64,5 @@ def _make_or_change(number: str, wanted: dict[str, Any]) -> str:
 
 def _save(row: PhoneNumber) -> None:
     row.full_clean()
-    row._change_reason = "manage.py number"  # read by simple_history
     row.save()
+    update_change_reason(row, "manage.py number")

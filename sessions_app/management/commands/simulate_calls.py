@@ -20,6 +20,7 @@ from sessions_app.sandbox.load import CallResult, Script, Spread, Summary, Targe
 
 #: What has ended must be gone from memory and from the rows within this long.
 RELEASE_S: Final = 2.0
+SILENCE_LIMIT_S: Final = Script().silence_limit_s
 _POLL_S: Final = 0.1
 _HTTP_TIMEOUT_S: Final = 5.0
 
@@ -70,15 +71,16 @@ class Command(BaseCommand):
         parser.add_argument(
             "--silence-limit",
             type=float,
-            default=Script.silence_limit_s,
+            default=SILENCE_LIMIT_S,
             metavar="SECONDS",
-            help=f"A longer silence counts as met (default: {Script.silence_limit_s:g}).",
+            help=f"A longer silence counts as met (default: {SILENCE_LIMIT_S:g}).",
         )
         parser.add_argument("--json", action="store_true", help="JSON instead of a table.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         url = options["url"].rstrip("/")
         server = _Server(url)
+        asyncio.run(server.look())
         target = Target(
             base_url=url,
             signature_secret=settings.VONAGE_SIGNATURE_SECRET,
@@ -133,30 +135,26 @@ def _faults(text: str) -> tuple[Fault | None, ...]:
 
 
 class _Server:
-    """What can be seen of the server from outside: its health."""
+    """What can be seen of the server from outside: its health. Raises CommandError."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._url = f"{url}/api/health"
         token = {"Authorization": f"Bearer {settings.HEALTH_TOKEN}"}
         self._headers = token if settings.HEALTH_TOKEN else {}
-        try:
-            health = httpx.get(
-                f"{url}/api/health?node=self", headers=self._headers, timeout=_HTTP_TIMEOUT_S
-            ).json()
-            self.node: str = health["node"]
-            status = health["status"]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise CommandError(
-                f"{url}: no server of ours answers there ({type(error).__name__}); `make run` "
-                "starts one, --url names another"
-            ) from None
-        if status in ("draining", "unavailable"):
-            raise CommandError(f"{url}: the server takes no calls, it is {status}")
+        self.node = ""
+
+    async def look(self) -> None:
+        """Whether it is there, takes calls and tells of them; which one it is."""
+        async with self._client() as http:
+            health = await self._health(http, "?node=self")
+        if health["status"] in ("draining", "unavailable"):
+            raise CommandError(f"{self._url}: it takes no calls, it is {health['status']}")
+        self.node = health["node"]
 
     async def left_behind(self, uuids: set[str]) -> list[str]:
         """Those of our calls that are still live, in memory or as rows, when they must be gone."""
         deadline_s = monotonic() + RELEASE_S
-        async with httpx.AsyncClient(headers=self._headers, timeout=_HTTP_TIMEOUT_S) as http:
+        async with self._client() as http:
             while left := uuids & await self._live(http):
                 if monotonic() >= deadline_s:
                     break
@@ -164,17 +162,23 @@ class _Server:
         return sorted(left)
 
     async def _live(self, http: httpx.AsyncClient) -> set[str]:
-        live: set[str] = set()
-        for query in ("", "?node=self"):
-            try:
-                sessions = (await http.get(f"{self._url}/api/health{query}")).json()["sessions"]
-                live |= set(sessions["uuids"])
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                raise CommandError(
-                    f"{self._url}: health does not tell its calls ({type(error).__name__}): is "
-                    "HEALTH_TOKEN the server's?"
-                ) from None
-        return live
+        seen = [await self._health(http, query) for query in ("?node=self", "")]
+        return {uuid for health in seen for uuid in health["sessions"]["uuids"]}
+
+    async def _health(self, http: httpx.AsyncClient, query: str) -> dict[str, Any]:
+        try:
+            health: dict[str, Any] = (await http.get(f"{self._url}{query}")).json()
+            if "uuids" in health["sessions"]:
+                return health
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise CommandError(
+                f"{self._url}: no server of ours answers there ({type(error).__name__}); "
+                "`make run` starts one, --url names another"
+            ) from None
+        raise CommandError(f"{self._url}: it does not tell its calls; wanted its HEALTH_TOKEN")
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(headers=self._headers, timeout=_HTTP_TIMEOUT_S)
 
 
 def _control_url(node: str) -> str | None:
@@ -236,7 +240,7 @@ def _wrong(summary: Summary, left: list[str]) -> str:
         for count, what in (
             (summary.met_silence, "met silence"),
             (summary.broken, "broke"),
-            (len(left), "were left behind"),
+            (len(left), "left something behind"),
         )
         if count
     ]

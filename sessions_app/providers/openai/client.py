@@ -151,7 +151,6 @@ class OpenAIProvider:
                 f"no session within {self._conf.ready_timeout_s} s", retryable=True, code="timeout"
             ) from None
         except ConnectionClosed as exc:
-            await _abort(ws)
             raise _closed(exc) from None
         except BaseException:
             await _abort(ws)

@@ -81,7 +81,8 @@ function follow(bar) {
 
   // Line by line: a reader of the log hears only what is new, and a selection stays.
   function patchTurns(shown, wanted) {
-    const followed = shown.scrollHeight - shown.scrollTop - shown.clientHeight < 60;
+    const log = shown.parentElement;
+    const followed = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
     const keep = new Set();
     let before = null;
     for (const line of wanted.children) {
@@ -92,7 +93,7 @@ function follow(bar) {
       before = document.getElementById(line.id);
     }
     for (const line of [...shown.children]) if (!keep.has(line.id)) line.remove();
-    if (followed) shown.scrollTop = shown.scrollHeight;
+    if (followed) log.scrollTop = log.scrollHeight;
   }
 
   function stale(text) {

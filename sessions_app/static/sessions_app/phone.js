@@ -10,11 +10,14 @@ const FRAME_BYTES = 640;
 const HEARD_EVERY_FRAMES = 25;
 const MOST_UNSENT_BYTES = 64000; // two seconds: what is later than that nobody wants to hear
 const TICKET_MS = 10000;
+const GOODBYE_MS = 3000; // how long the last words of the service are waited for
 
 function start(phone) {
   const at = (id) => document.getElementById("phone-" + id);
   const turns = at("turns");
-  let call = null; // {socket, sound, frames, since, ticker, over}
+  const log = at("log");
+  let followed = true;
+  let call = null; // {socket, sound, frames, since, ticker, opened, silent, over}
 
   at("call").addEventListener("click", begin);
   at("hang-up").addEventListener("click", hangUp);
@@ -33,7 +36,7 @@ function start(phone) {
 
   async function begin() {
     if (call) return;
-    const mine = (call = { socket: null, sound: null, frames: 0, since: 0, ticker: 0, over: false });
+    const mine = (call = { socket: null, sound: null, frames: 0, since: 0, ticker: 0 });
     turns.replaceChildren();
     at("page").hidden = true;
     at("time").textContent = "";
@@ -54,7 +57,7 @@ function start(phone) {
     if (mine.over) return;
     connect(mine, path);
     await soundReady;
-    if (!mine.over) await microphone(mine);
+    if (!mine.silent) await microphone(mine);
   }
 
   async function ticket() {
@@ -80,13 +83,16 @@ function start(phone) {
     const scheme = location.protocol === "https:" ? "wss://" : "ws://";
     const socket = (mine.socket = new WebSocket(scheme + location.host + path));
     socket.binaryType = "arraybuffer";
+    socket.onopen = () => (mine.opened = true);
     socket.onmessage = ({ data }) => {
       if (mine.over) return;
       if (typeof data === "string") told(mine, JSON.parse(data));
-      else hear(mine, data);
+      else if (!mine.silent) hear(mine, data);
     };
     socket.onclose = () => {
-      if (!mine.over) end(mine, "failed", "The connection was lost.", "Nothing is heard any more. Try “Call again”.");
+      if (mine.silent) end(mine, "ended", "Ended: you hung up.");
+      else if (mine.opened) end(mine, "failed", "The connection was lost.", "Nothing is heard any more. Try “Call again”.");
+      else end(mine, "failed", "The call could not be made.", "The service refused the connection. Reload the page and try again.");
     };
   }
 
@@ -94,7 +100,7 @@ function start(phone) {
     try {
       await mine.sound.openMicrophone();
       hint("");
-      if (!mine.over) at("mute").disabled = false;
+      if (!mine.silent) at("mute").disabled = false;
     } catch {
       hint("No microphone, or it may not be used here: press a sentence, or type your own. The agent hears it spoken.");
     }
@@ -107,19 +113,21 @@ function start(phone) {
         at("page").hidden = false;
         break;
       case "phone.connected":
+        if (mine.silent) break;
         mine.since = Date.now();
         show("connected", "Connected");
         tick(mine);
         mine.ticker = setInterval(() => tick(mine), 1000);
         break;
       case "phone.announced":
-        line("announced", "Service", message.text, [], Infinity);
+        line("announced", "Service", "", message.text, Infinity);
+        stay();
         break;
       case "phone.problem":
         problem(message.text);
         break;
       case "phone.ended":
-        end(mine, message.failed ? "failed" : "ended", "Ended: " + message.reason + ".", null);
+        end(mine, message.failed ? "failed" : "ended", "Ended: " + message.reason + ".");
         break;
       case "call.turn":
         turn(message.turn);
@@ -127,15 +135,15 @@ function start(phone) {
     }
   }
 
-  function end(mine, phase, text, trouble) {
+  function end(mine, phase, text, trouble = "") {
     if (mine.over) return;
     mine.over = true;
     call = null;
-    clearInterval(mine.ticker);
+    silence(mine);
     mine.socket?.close(1000);
-    mine.sound?.close();
+    for (const mark of turns.querySelectorAll("[data-unfinished]")) mark.remove();
     show(phase, text);
-    if (trouble !== null) problem(trouble);
+    if (trouble) problem(trouble);
     at("call").textContent = "Call again";
     inCall(false);
     at("call").focus();
@@ -143,9 +151,21 @@ function start(phone) {
 
   function hangUp() {
     const mine = call;
-    if (!mine) return;
-    send(mine, { type: "hang_up" });
-    end(mine, "ended", "Ended: you hung up.", null);
+    if (!mine || mine.silent) return;
+    silence(mine);
+    inCall(true, true);
+    show("ended", "Hanging up…");
+    const goodbye = () => end(mine, "ended", "Ended: you hung up.");
+    if (send(mine, { type: "hang_up" })) setTimeout(goodbye, GOODBYE_MS);
+    else goodbye();
+  }
+
+  /** Nothing is heard, or listened to, after the end. */
+  function silence(mine) {
+    if (mine.silent) return;
+    mine.silent = true;
+    clearInterval(mine.ticker);
+    mine.sound?.close();
   }
 
   // ------------------------------------------------------------------ sound and words
@@ -161,7 +181,7 @@ function start(phone) {
 
   function sendFrame(mine, frame) {
     const socket = mine.socket;
-    if (mine.over || socket?.readyState !== WebSocket.OPEN) return;
+    if (mine.silent || socket?.readyState !== WebSocket.OPEN) return;
     if (frame.byteLength === FRAME_BYTES && socket.bufferedAmount < MOST_UNSENT_BYTES) socket.send(frame);
   }
 
@@ -186,18 +206,24 @@ function start(phone) {
   // ------------------------------------------------------------------ what is shown
 
   function turn({ item_id, speaker, text, from_ms, to_ms, interrupted, final }) {
-    const who = speaker === "agent" ? at("agent").selectedOptions[0].text : "You";
-    const marks = [];
-    if (interrupted) marks.push("Interrupted here by you");
-    else if (!final && to_ms === null) marks.push("Speaking");
-    line(speaker, who + " " + clock(from_ms / 1000), text || "…", marks, from_ms, item_id);
+    const who = speaker === "agent" ? at("agent").selectedOptions[0].dataset.name : "You";
+    const speaking = !final && to_ms === null;
+    const words = text || (speaker === "agent" && interrupted ? "(not heard)" : "…");
+    const item = line(speaker, who, clock(from_ms / 1000), words, from_ms, item_id);
+    if (interrupted) item.append(element("p", "call-turn-mark", "Interrupted here by you"));
+    else if (speaking && !call?.silent) {
+      const mark = element("p", "call-turn-mark", "Speaking");
+      mark.dataset.unfinished = "";
+      item.append(mark);
+    }
+    stay();
   }
 
   /** One line of the conversation, kept in order of its time; the same `id` is the same line. */
-  function line(speaker, head, text, marks, order, id = "") {
-    const parts = [element("div", "call-turn-head", head), element("p", "", text)];
-    for (const mark of marks) parts.push(element("p", "call-turn-mark", mark));
-    const followed = turns.scrollHeight - turns.scrollTop - turns.clientHeight < 60;
+  function line(speaker, who, when, text, order, id = "") {
+    const head = element("div", "call-turn-head", "");
+    head.append(element("strong", "", who), " ", element("span", "call-turn-at", when));
+    followed = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
     let item = id ? [...turns.children].find((other) => other.dataset.item === id) : null;
     if (!item) {
       item = element("li", "call-turn call-turn-" + speaker, "");
@@ -206,8 +232,13 @@ function start(phone) {
       const later = [...turns.children].find((other) => Number(other.dataset.order) > order);
       turns.insertBefore(item, later ?? null);
     }
-    item.replaceChildren(...parts);
-    if (followed) turns.scrollTop = turns.scrollHeight;
+    item.replaceChildren(head, element("p", "", text));
+    return item;
+  }
+
+  /** Whoever read the end goes on reading the end. */
+  function stay() {
+    if (followed) log.scrollTop = log.scrollHeight;
   }
 
   function element(name, className, text) {
@@ -217,10 +248,11 @@ function start(phone) {
     return made;
   }
 
-  function inCall(yes) {
+  function inCall(yes, hangingUp = false) {
+    const talking = yes && !hangingUp;
     at("call").disabled = at("agent").disabled = yes;
-    at("hang-up").disabled = at("text").disabled = at("say").disabled = !yes;
-    for (const button of phone.querySelectorAll("[data-say]")) button.disabled = !yes;
+    at("hang-up").disabled = at("text").disabled = at("say").disabled = !talking;
+    for (const button of phone.querySelectorAll("[data-say]")) button.disabled = !talking;
     at("mute").disabled = true; // until there is a microphone
     at("mute").setAttribute("aria-pressed", "false");
     at("mute").textContent = "Mute microphone";

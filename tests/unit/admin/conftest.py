@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,16 @@ from django.utils import timezone
 from sessions_app.models import Agent, CallRecord, CallState, PhoneNumber
 
 RIGHTS = (
-    "add_agent", "change_agent", "delete_agent", "view_agent",
-    "add_phonenumber", "change_phonenumber", "delete_phonenumber", "view_phonenumber",
-    "view_callrecord", "change_callrecord",
+    "add_agent",
+    "change_agent",
+    "delete_agent",
+    "view_agent",
+    "add_phonenumber",
+    "change_phonenumber",
+    "delete_phonenumber",
+    "view_phonenumber",
+    "view_callrecord",
+    "change_callrecord",
 )
 
 
@@ -32,6 +40,12 @@ def signed_in(user: User) -> Client:
     client = Client()
     client.force_login(user)
     return client
+
+
+@pytest.fixture(autouse=True)
+def _collected_static(settings: Any, tmp_path: Path) -> None:
+    """WhiteNoise warns of a directory that `collectstatic` has not made."""
+    settings.STATIC_ROOT = tmp_path
 
 
 @pytest.fixture

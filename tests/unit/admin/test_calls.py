@@ -32,16 +32,27 @@ def found(client: Any, **query: str) -> set[str]:
 def told(alice: User, call_of: MakeCall) -> CallRecord:
     """A call with something of everything."""
     call = call_of(
-        alice, "told", agent_name="Front desk", price="0.00450000", carrier_duration_s=66,
-        ended=True, summary_state="done", usage={"responses": 3, "input.audio_tokens": 12_345},
+        alice,
+        "told",
+        agent_name="Front desk",
+        price="0.00450000",
+        carrier_duration_s=66,
+        ended=True,
+        summary_state="done",
+        usage={"responses": 3, "input.audio_tokens": 12_345},
         summary={"headline": "Booked a table", "follow_ups": ["Send a text"], "resolved": True},
     )
     for index, (speaker, text, cut) in enumerate(
         [("agent", "Good morning, who is", True), ("caller", "A table <b>tonight</b>", False)]
     ):
         TranscriptTurn.objects.create(
-            call=call, item_id=str(index), speaker=speaker, text=text, from_ms=61_000 * index,
-            interrupted=cut, final=True,
+            call=call,
+            item_id=str(index),
+            speaker=speaker,
+            text=text,
+            from_ms=61_000 * index,
+            interrupted=cut,
+            final=True,
         )
     CallEvent.objects.create(call=call, at=call.ringing_at, kind="barge_in", detail="5.2 s heard")
     return call
@@ -93,10 +104,22 @@ def test_the_filter_of_agents_names_ones_own_only(
 def test_a_calls_page_tells_the_whole_story(alice: User, told: CallRecord) -> None:
     text = signed_in(alice).get(page_of(told)).content.decode()
     for words in (
-        "44•••••••123", "442079460000", "Front desk", "caller hung up", "1:05",
-        "Interrupted here by the caller", "A table &lt;b&gt;tonight&lt;/b&gt;", "1:01",
-        "barge in", "5.2 s heard", "€ 0.0045", "12,345", "Booked a table", "Follow ups",
-        "Send a text", 'role="log"',
+        "44•••••••123",
+        "442079460000",
+        "Front desk",
+        "caller hung up",
+        "1:05",
+        "Interrupted here by the caller",
+        "A table &lt;b&gt;tonight&lt;/b&gt;",
+        "1:01",
+        "barge in",
+        "5.2 s heard",
+        "€ 0.0045",
+        "12,345",
+        "Booked a table",
+        "Follow ups",
+        "Send a text",
+        'role="log"',
     ):
         assert words in text, words
     assert "447700900123" not in text
@@ -167,10 +190,15 @@ def test_figures_and_json_are_put_into_words() -> None:
     told_times = [clock(seconds) for seconds in (0, 7.9, 754, 3723, -1)]
     assert told_times == ["0:00", "0:07", "12:34", "1:02:03", "0:00"]
     assert [shown_caller(c) for c in ("", "admin", "447700900123")] == [
-        "withheld", "admin", "44•••••••123",
+        "withheld",
+        "admin",
+        "44•••••••123",
     ]
     told = rows({"a_b": {"c": 1234}, "list": [], "flag": False, "gone": None, "l": [{"x": 1}]})
     assert [(row.label, row.values) for row in told] == [
-        ("A b: c", ("1,234",)), ("List", ("none",)), ("Flag", ("no",)), ("Gone", ("–",)),
+        ("A b: c", ("1,234",)),
+        ("List", ("none",)),
+        ("Flag", ("no",)),
+        ("Gone", ("–",)),
         ("L", ("X: 1",)),
     ]

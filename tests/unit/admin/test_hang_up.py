@@ -37,7 +37,10 @@ def test_confirming_asks_once_however_often_it_is_pressed(alice: User, call_of: 
     assert "has been asked already" in second
     command = CallCommand.objects.get()
     assert (command.call, command.kind, command.requested_by, command.state) == (
-        call, CommandKind.HANG_UP, alice, CommandState.ASKED,
+        call,
+        CommandKind.HANG_UP,
+        alice,
+        CommandState.ASKED,
     )
 
 

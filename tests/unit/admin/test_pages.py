@@ -41,7 +41,9 @@ class Strict(HTMLParser):
 
 @pytest.fixture
 def addresses(
-    root: User, agent_of: Callable[..., Agent], number_of: Callable[..., PhoneNumber],
+    root: User,
+    agent_of: Callable[..., Agent],
+    number_of: Callable[..., PhoneNumber],
     call_of: Callable[..., CallRecord],
 ) -> list[str]:
     """Every page of ours, with rows in it."""
@@ -50,21 +52,28 @@ def addresses(
     live, over = call_of(root, "live", agent=agent), call_of(root, "over", ended=True)
     live.turns.create(item_id="1", speaker="agent", text="Hello", from_ms=0)
     named: list[tuple[str, list[int]]] = [
-        ("callrecord_changelist", []), ("callrecord_call", []), ("callrecord_change", [live.pk]),
-        ("callrecord_change", [over.pk]), ("callrecord_hang_up", [live.pk]),
-        ("callrecord_live", [live.pk]), ("callrecord_history", [live.pk]),
-        ("agent_changelist", []), ("agent_add", []), ("agent_change", [agent.pk]),
-        ("agent_history", [agent.pk]), ("agent_delete", [agent.pk]),
-        ("phonenumber_changelist", []), ("phonenumber_change", [number.pk]),
-        ("phonenumber_history", [number.pk]), ("node_changelist", []),
+        ("callrecord_changelist", []),
+        ("callrecord_call", []),
+        ("callrecord_change", [live.pk]),
+        ("callrecord_change", [over.pk]),
+        ("callrecord_hang_up", [live.pk]),
+        ("callrecord_live", [live.pk]),
+        ("callrecord_history", [live.pk]),
+        ("agent_changelist", []),
+        ("agent_add", []),
+        ("agent_change", [agent.pk]),
+        ("agent_history", [agent.pk]),
+        ("agent_delete", [agent.pk]),
+        ("phonenumber_changelist", []),
+        ("phonenumber_change", [number.pk]),
+        ("phonenumber_history", [number.pk]),
+        ("node_changelist", []),
     ]
     pages = [reverse(f"admin:sessions_app_{name}", args=args) for name, args in named]
     return [reverse("admin:index"), reverse("admin:login"), *pages]
 
 
-def test_no_page_has_anything_inline_or_from_elsewhere(
-    root: User, addresses: list[str]
-) -> None:
+def test_no_page_has_anything_inline_or_from_elsewhere(root: User, addresses: list[str]) -> None:
     client = signed_in(root)
     for address in addresses:
         answer = client.get(address, follow=True)

@@ -14,10 +14,20 @@ from tests.unit.admin.conftest import signed_in, staff
 Make = Callable[..., Agent]
 
 AGENT_FORM = {
-    "greeting": "", "instructions": "Be kind.", "language": "en-GB", "voice": "openai:marin",
-    "model": "", "turn_detection": "server_vad", "vad_threshold": "0.5", "vad_prefix_ms": "300",
-    "vad_silence_ms": "500", "max_call_s": "0", "nudge_after_s": "10", "nudges_max": "2",
-    "apology": "", "fallback_number": "",
+    "greeting": "",
+    "instructions": "Be kind.",
+    "language": "en-GB",
+    "voice": "openai:marin",
+    "model": "",
+    "turn_detection": "server_vad",
+    "vad_threshold": "0.5",
+    "vad_prefix_ms": "300",
+    "vad_silence_ms": "500",
+    "max_call_s": "0",
+    "nudge_after_s": "10",
+    "nudges_max": "2",
+    "apology": "",
+    "fallback_number": "",
 }
 
 
@@ -26,7 +36,11 @@ def page(model: str, view: str, *args: object) -> str:
 
 
 def test_lists_show_only_ones_own_rows_and_superusers_see_all(
-    alice: User, bob: User, root: User, agent_of: Make, number_of: Callable[..., PhoneNumber],
+    alice: User,
+    bob: User,
+    root: User,
+    agent_of: Make,
+    number_of: Callable[..., PhoneNumber],
     call_of: Callable[..., CallRecord],
 ) -> None:
     for user, digits in ((alice, "0"), (bob, "1")):
@@ -69,9 +83,7 @@ def test_an_old_version_of_somebody_elses_agent_cannot_be_read_or_restored(
     assert theirs.name == "bob's agent"
 
 
-@pytest.mark.parametrize(
-    "view", ["change", "live", "hang_up", "number"]
-)
+@pytest.mark.parametrize("view", ["change", "live", "hang_up", "number"])
 def test_somebody_elses_call_has_no_page(
     view: str, alice: User, bob: User, call_of: Callable[..., CallRecord]
 ) -> None:
@@ -120,9 +132,21 @@ def test_a_restored_version_keeps_todays_owner(alice: User, bob: User, agent_of:
     assert (agent.name, agent.owner) == ("As it was", alice)
 
 
-def test_a_number_leads_only_to_ones_own_agents(
-    alice: User, bob: User, agent_of: Make
-) -> None:
+def test_who_may_only_look_restores_nothing(agent_of: Make, db: None) -> None:
+    viewer = staff("viewer", "view_agent")
+    agent = agent_of(viewer, "First")
+    agent.name = "Second"
+    agent.save()
+    first = Agent.history.filter(id=agent.pk).earliest()
+    address = page("agent", "simple_history", agent.pk, first.pk)
+    client = signed_in(viewer)
+    assert client.get(address).status_code == 200
+    assert client.post(address, {"name": "First", **AGENT_FORM}).status_code == 403
+    agent.refresh_from_db()
+    assert agent.name == "Second"
+
+
+def test_a_number_leads_only_to_ones_own_agents(alice: User, bob: User, agent_of: Make) -> None:
     mine, theirs = agent_of(alice), agent_of(bob)
     client = signed_in(alice)
     assert "bob&#x27;s agent" not in client.get(page("phonenumber", "add")).content.decode()
@@ -154,16 +178,18 @@ def test_the_default_agent_is_deleted_by_superusers_only(
 
 def test_nodes_are_for_superusers(alice: User, root: User) -> None:
     Node.objects.create(
-        name="one", media_url="http://x", channel_layer="memory", capacity=1,
-        started_at="2026-01-01T00:00Z", heartbeat_at="2026-01-01T00:00Z",
+        name="one",
+        media_url="http://x",
+        channel_layer="memory",
+        capacity=1,
+        started_at="2026-01-01T00:00Z",
+        heartbeat_at="2026-01-01T00:00Z",
     )
     assert signed_in(alice).get(page("node", "changelist")).status_code == 403
     assert "one" in signed_in(root).get(page("node", "changelist")).content.decode()
 
 
-def test_staff_without_the_right_see_no_calls(
-    db: None, call_of: Callable[..., CallRecord]
-) -> None:
+def test_staff_without_the_right_see_no_calls(db: None, call_of: Callable[..., CallRecord]) -> None:
     carol = staff("carol")
     call = call_of(carol, "hers")
     client = signed_in(carol)

@@ -274,10 +274,15 @@ def test_the_clock_is_compared_with_those_who_answer(
     assert seen in found.seen
 
 
-def test_nobody_to_ask_for_the_time_is_doubtful() -> None:
+@pytest.mark.parametrize(("sandbox", "level"), [(False, "warn"), (True, "ok")])
+def test_nobody_to_ask_for_the_time_is_doubtful_unless_nobody_else_is_there(
+    settings: Any, sandbox: bool, level: str
+) -> None:
+    settings.SANDBOX = sandbox
+
     async def scenario() -> Finding:
         async with Web(httpx.MockTransport(always(200, Date="yesterday"))) as web:
             await ways_in.server(web)
             return ways_in.clock(web)
 
-    assert asyncio.run(scenario()).level is Level.WARN
+    assert asyncio.run(scenario()).level == level

@@ -69,7 +69,7 @@ def test_documented_nccos_are_clean(ncco: list[dict[str, Any]]) -> None:
         ([connect(eventType="asynchronous")], "eventType"),
         ([connect(eventUrl="https://example.com")], "eventUrl"),
         ([connect(limit=7201)], "limit"),
-        ([connect(**{"from": "+442079460000"})], "without a plus"),
+        ([{**connect(), "from": "+442079460000"}], "without a plus"),
         ([{"action": "connect", "endpoint": [{"type": "fax"}]}], "unknown endpoint"),
         ([{"action": "connect", "endpoint": []}], "array of one"),
     ],

@@ -3,76 +3,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import deque
 
-import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
-from tests.fakes.openai import FakeOpenAI, HttpReply, RealtimeConnection, Refusal, Reply, Script
-from tests.fakes.oracle import server_event_mistakes
+from tests.fakes.openai import FakeOpenAI, RealtimeConnection, Reply, Script
 from tests.fakes.pattern import caller_frame, decode
+from tests.unit.fakes.realtime_client import Client, play
 
 SILENCE = base64.b64encode(b"\0\0" * 2400).decode()
-
-
-class Client:
-    """A plain client that keeps every event it was sent."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-        self.events: list[dict[str, Any]] = []
-
-    async def send(self, kind: str, **more: Any) -> None:
-        await self.socket.send(json.dumps({"type": kind, **more}))
-
-    async def configure(self, **session: Any) -> None:
-        await self.send("session.update", session={"type": "realtime", **session})
-        await self.until("session.updated")
-
-    async def until(self, kind: str, timeout_s: float = 5.0) -> dict[str, Any]:
-        """Reads up to the next event of this type."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                event = json.loads(await self.socket.recv())
-                assert server_event_mistakes(event) == [] or "reasoning" in str(event)
-                self.events.append(event)
-                if event["type"] == kind:
-                    return dict(event)
-
-    def types(self) -> list[str]:
-        return [event["type"] for event in self.events]
-
-
-Scene = Callable[[FakeOpenAI, RealtimeConnection, Client], Awaitable[None]]
-
-
-def headers(openai: FakeOpenAI) -> dict[str, str]:
-    return {"Authorization": f"Bearer {openai.api_key}"}
-
-
-def address(openai: FakeOpenAI) -> str:
-    return openai.base_url.replace("http", "ws") + "/realtime?model=gpt-realtime-2.1"
-
-
-def play(scene: Scene, script: Script | None = None) -> FakeOpenAI:
-    """Opens a connection and plays a scene on it; the stand-in with what it has noticed."""
-
-    async def scenario() -> FakeOpenAI:
-        async with FakeOpenAI() as openai:
-            openai.script = script or Script()
-            async with connect(
-                address(openai), additional_headers=headers(openai), compression=None
-            ) as socket:
-                conn = await openai.connection()
-                await scene(openai, conn, Client(socket))
-            await conn.wait_closed()
-            assert openai.open_sockets == 0
-        return openai
-
-    return asyncio.run(scenario())
 
 
 def test_a_greeting_is_said_exactly_and_in_the_documented_order() -> None:
@@ -85,7 +25,9 @@ def test_a_greeting_is_said_exactly_and_in_the_documented_order() -> None:
         done = await client.until("response.done")
         (item,) = done["response"]["output"]
         assert item["content"][0]["transcript"] == "Good morning."
+        # Words and audio are interleaved: which of the two comes first means nothing.
         order = list(dict.fromkeys(client.types()))
+        order.remove("response.output_audio_transcript.delta")
         assert order == [
             "session.created",
             "session.updated",
@@ -94,7 +36,6 @@ def test_a_greeting_is_said_exactly_and_in_the_documented_order() -> None:
             "response.output_item.added",
             "conversation.item.added",
             "response.content_part.added",
-            "response.output_audio_transcript.delta",
             "response.output_audio.delta",
             "response.output_audio.done",
             "response.output_audio_transcript.done",
@@ -102,7 +43,7 @@ def test_a_greeting_is_said_exactly_and_in_the_documented_order() -> None:
             "conversation.item.done",
             "response.output_item.done",
             "response.done",
-        ] or sorted(order) == sorted(set(order))
+        ]
 
     assert play(scene).violations == []
 
@@ -125,7 +66,7 @@ def test_ten_seconds_of_a_voice_come_in_a_burst_and_name_every_moment() -> None:
 
     openai = play(scene, Script(otherwise=Reply(audio_ms=10_000)))
     sent = [s for s in openai.connections[0].sent if s.type == "response.output_audio.delta"]
-    assert sent[-1].at_s - sent[0].at_s < 5
+    assert sent[-1].at_s - sent[0].at_s < 10  # faster than it is played, on any machine
 
 
 def test_in_text_mode_the_words_come_one_by_one() -> None:
@@ -253,7 +194,8 @@ def test_speech_interrupts_a_response_and_a_turn_is_answered() -> None:
         assert (heard["item_id"], heard["transcript"]) == (item_id, "Stop, please.")
         await client.until("response.done")
 
-    play(scene, Script(otherwise=Reply(audio_ms=4000, burst_ms=600)))
+    long, short = Reply(audio_ms=9000, burst_ms=5000), Reply(audio_ms=400)
+    play(scene, Script(replies=deque([long]), otherwise=short))
 
 
 def test_a_late_transcription_comes_after_the_answer() -> None:
@@ -263,7 +205,7 @@ def test_a_late_transcription_comes_after_the_answer() -> None:
         await client.until("conversation.item.input_audio_transcription.completed")
         assert "response.done" in client.types()
 
-    play(scene, Script(transcription_delay_s=0.6, otherwise=Reply(audio_ms=200)))
+    play(scene, Script(transcription_delay_s=1.0, otherwise=Reply(audio_ms=200, burst_ms=0)))
 
 
 def test_a_tool_call_must_be_answered_exactly_once() -> None:
@@ -397,80 +339,3 @@ def test_a_client_that_vanishes_leaves_no_connection_behind() -> None:
         assert conn.close_code == 1006
 
     play(scene, Script(otherwise=Reply(audio_ms=10_000, burst_ms=5000)))
-
-
-@pytest.mark.parametrize(
-    ("script", "wrong", "status"),
-    [
-        (Script(refuse=Refusal(429, "insufficient_quota")), {}, 429),
-        (Script(), {"Authorization": "Bearer other"}, 401),
-        (Script(), {"OpenAI-Beta": "realtime=v1"}, 400),
-    ],
-)
-def test_handshakes_are_refused_with_a_status(
-    script: Script, wrong: dict[str, str], status: int
-) -> None:
-    async def scenario() -> None:
-        async with FakeOpenAI() as openai:
-            openai.next_scripts.append(script)
-            with pytest.raises(InvalidStatus) as refused:
-                await connect(address(openai), additional_headers={**headers(openai), **wrong})
-            assert refused.value.response.status_code == status
-            assert b"error" in (refused.value.response.body or b"")
-            assert (openai.refused, openai.connections) == (1, [])
-            assert bool(openai.violations) == bool(wrong)
-
-    asyncio.run(scenario())
-
-
-SUMMARY = {
-    "model": "gpt-6-luna",
-    "input": "caller: hello",
-    "store": False,
-    "text": {
-        "format": {
-            "type": "json_schema",
-            "name": "call_summary",
-            "strict": True,
-            "schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["intent", "number", "follow_up"],
-                "properties": {
-                    "intent": {"type": "string", "enum": ["sale", "support"]},
-                    "number": {"type": ["string", "null"]},
-                    "follow_up": {"type": "array", "items": {"type": "string"}},
-                },
-            },
-        }
-    },
-}
-
-
-def test_a_summary_follows_the_schema_that_was_asked_for() -> None:
-    async def scenario() -> None:
-        async with FakeOpenAI() as openai, httpx.AsyncClient() as client:
-            url = f"{openai.base_url}/responses"
-            reply = await client.post(url, json=SUMMARY, headers=headers(openai))
-            text = reply.json()["output"][1]["content"][0]["text"]
-            assert json.loads(text) == {"intent": "sale", "number": None, "follow_up": []}
-            assert openai.violations == []
-            assert len(openai.summaries) == 1
-
-    asyncio.run(scenario())
-
-
-def test_a_summary_can_fail_and_a_bad_request_is_refused() -> None:
-    async def scenario() -> None:
-        async with FakeOpenAI() as openai, httpx.AsyncClient() as client:
-            url = f"{openai.base_url}/responses"
-            openai.summary_replies.append(HttpReply(429, headers={"Retry-After": "1"}))
-            reply = await client.post(url, json=SUMMARY, headers=headers(openai))
-            assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
-            assert openai.violations == []
-            bad = {**SUMMARY, "store": True}
-            reply = await client.post(url, json=bad, headers=headers(openai))
-            assert reply.status_code == 400
-            assert openai.violations != []
-
-    asyncio.run(scenario())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -36,11 +37,11 @@ def test_it_reads_a_chunked_body() -> None:
     async def scenario() -> None:
         async with WebServer(echo) as server, httpx.AsyncClient() as client:
 
-            async def parts() -> object:
-                yield b"one "  # type: ignore[misc]
+            async def parts() -> AsyncIterator[bytes]:
+                yield b"one "
                 yield b"two"
 
-            reply = await client.post(server.url, content=parts())  # type: ignore[arg-type]
+            reply = await client.post(server.url, content=parts())
             assert reply.json() == {"body": "one two"}
 
     asyncio.run(scenario())

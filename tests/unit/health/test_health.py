@@ -15,6 +15,7 @@ from django.utils import timezone
 from django_tasks_db.models import DBTaskResult, get_date_max
 
 from callcenter.env import Mistake
+from health import probes
 from sessions_app.models import CallRecord, CallState
 
 pytestmark = pytest.mark.django_db
@@ -150,8 +151,13 @@ def test_without_its_database_a_process_still_takes_calls(
     assert body["sessions"]["uuids"] == ["mine"]
     assert "this process" in body["sessions"]["note"]
     assert body["checks"]["database"]["ok"] is False
+    assert body["checks"]["database"]["ms"] < 10_000
     assert body["checks"]["worker"]["ok"] is False
     assert "secret" not in answer.content.decode()
+
+
+def test_probes_together_take_less_than_a_second() -> None:
+    assert max(probes.DATABASE_TIMEOUT_S, probes.LAYER_TIMEOUT_S) < 0.8  # they run at once
 
 
 def test_a_full_process_is_degraded_and_says_so(client: Client, manager: FakeManager) -> None:
@@ -251,9 +257,13 @@ def test_jobs_that_nobody_takes_degrade(
             "run_after": timezone.now() + timedelta(days=1),
             "enqueued_at": timezone.now() - timedelta(days=1),
         },
+        {
+            "run_after": timezone.now() - timedelta(seconds=5),
+            "enqueued_at": timezone.now() - timedelta(days=1),
+        },
         {"status": "RUNNING", "enqueued_at": timezone.now() - timedelta(hours=1)},
     ],
-    ids=["just enqueued", "due tomorrow", "being run"],
+    ids=["just enqueued", "due tomorrow", "due just now", "being run"],
 )
 def test_jobs_in_their_time_are_nobodys_fault(
     client: Client, manager: FakeManager, job: dict[str, Any]

@@ -53,6 +53,9 @@ class RealtimeServer:
         self.requests: list[Request] = []
         self.failures: list[BaseException] = []
         self.url = ""
+        self._connections = 0
+        self._deserted = asyncio.Event()
+        self._deserted.set()
 
     def _next(self) -> Script | Refusal:
         return self._plays.pop(0) if len(self._plays) > 1 else self._plays[0]
@@ -67,13 +70,24 @@ class RealtimeServer:
         text = body if isinstance(body, str) else json.dumps(body)
         return ws.respond(HTTPStatus(status), text)
 
+    async def deserted(self) -> None:
+        """Wait until everybody has left, each by his own doing."""
+        async with asyncio.timeout(30):
+            await self._deserted.wait()
+
     async def serve(self, ws: ServerConnection) -> None:
+        self._connections += 1
+        self._deserted.clear()
         try:
             await ws.script(Peer(ws))  # type: ignore[attr-defined]
         except ConnectionClosed:
             pass
         except Exception as exc:
             self.failures.append(exc)
+        finally:
+            self._connections -= 1
+            if not self._connections:
+                self._deserted.set()
 
 
 @asynccontextmanager
@@ -93,6 +107,8 @@ async def realtime(*plays: Script | Refusal) -> AsyncIterator[RealtimeServer]:
         host, port = listener.sockets[0].getsockname()[:2]
         server.url = f"http://{host}:{port}/v1"
         yield server
+        # The end of the server would close what a client forgot.
+        await server.deserted()
     if server.failures:
         raise server.failures[0]
 

@@ -46,7 +46,8 @@ def response(answer: Any = None, **fields: Any) -> dict[str, Any]:
         "role": "assistant",
         "content": [{"type": "output_text", "text": text, "annotations": []}],
     }
-    output = [{"type": "reasoning", "id": "rs_1", "summary": []}, message]
+    thought = {"type": "output_text", "text": "Hm."}
+    output = [{"type": "reasoning", "id": "rs_1", "content": [thought]}, message]
     return {"status": "completed", "output": output, "usage": USAGE, **fields}
 
 

@@ -400,13 +400,25 @@ def test_a_text_part_in_an_audio_session_is_cut_as_text() -> None:
     ]
 
 
+def test_what_follows_a_replacement_is_put_behind_the_one_that_replaced_that() -> None:
+    send = Sender(text_only=True)
+    send.got_text("t1", after="u")
+    first = send(CutItem("t1", 900, "We are"))[1]["item"]["id"]
+    send.got_text("t2", after=first)
+    second = send(CutItem("t1", 400, "We"))[1]["item"]["id"]
+
+    assert send(CutItem("t2", 900, "open"))[1]["previous_item_id"] == second
+
+
 def test_a_circle_of_predecessors_ends() -> None:
     send = Sender(text_only=True)
     send.got_text("a", after="b")
     send.got_text("b", after="a")
+    send.got_text("c", after="a")
+    send(CutItem("a", 0, ""))
     send(CutItem("b", 0, ""))
 
-    assert send(CutItem("a", 100, "x"))[0]["type"] == "conversation.item.delete"
+    assert "previous_item_id" not in send(CutItem("c", 100, "x"))[1]
 
 
 def test_the_memory_of_items_is_bounded() -> None:

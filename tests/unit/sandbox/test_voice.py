@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import espeakng_loader
 import numpy as np
 import pytest
 
@@ -54,3 +58,19 @@ def test_threads_that_speak_at_once_do_not_mix_their_words() -> None:
     with ThreadPoolExecutor(8) as pool:
         together = [len(pcm) for pcm in pool.map(lambda text: synthesise(text, 8000), texts)]
     assert together == pytest.approx(alone, rel=0.05)
+
+
+def test_it_speaks_from_an_environment_that_lies_too_deep_for_espeak(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100) / ("y" * 100) / "espeak-ng-data"
+    deep.parent.mkdir(parents=True)
+    deep.symlink_to(espeakng_loader.get_data_path(), target_is_directory=True)
+    program = (
+        "import sys, espeakng_loader\n"
+        "espeakng_loader.get_data_path = lambda: sys.argv[1]\n"
+        "from sessions_app.sandbox.voice import synthesise\n"
+        "print(len(synthesise('Hello there.', 16000)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(deep)], capture_output=True, text=True, timeout=60
+    )
+    assert int(done.stdout) > 16000, done.stderr

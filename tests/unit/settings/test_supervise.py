@@ -54,6 +54,7 @@ class Runner:
             [sys.executable, "-c", textwrap.dedent(script)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            process_group=0,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -78,6 +79,16 @@ def test_a_signal_ends_all_in_order_and_well(tmp_path: Path, number: signal.Sign
     runner.ready(2)
 
     runner.process.send_signal(number)
+
+    assert runner.ended() == (0, "")
+    assert runner.heard() == ["server heard SIGTERM", "worker heard SIGTERM"]
+
+
+def test_ctrl_c_reaches_only_the_supervisor_which_asks_in_order(tmp_path: Path) -> None:
+    runner = Runner(tmp_path, "program('server'), program('worker')")
+    runner.ready(2)
+
+    os.killpg(runner.process.pid, signal.SIGINT)  # as a terminal does
 
     assert runner.ended() == (0, "")
     assert runner.heard() == ["server heard SIGTERM", "worker heard SIGTERM"]

@@ -1,0 +1,259 @@
+"""What the black-box tests of whole calls share: agents of both voices, scripts, what is left.
+
+One server per module, as in `support`: `with calling() as house:` in a module's fixture, then
+`house.run(scenario(house.stage))` in each test. Numbers are always `NUMBERS[voice]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from tests.fakes.openai import RealtimeConnection, Reply, Script
+from tests.fakes.server import RunningServer
+from tests.fakes.stage import Stage
+from tests.fakes.vonage import PhoneCall
+from tests.fakes.waiting import eventually
+from tests.integration.support import Row, Rows, Shared, shared_stage
+
+Voice = Literal["openai", "speechmatics"]
+VOICES: tuple[Voice, ...] = ("openai", "speechmatics")
+NUMBERS: Mapping[Voice, str] = {"openai": "442079460000", "speechmatics": "442079460001"}
+_AGENTS: Mapping[Voice, tuple[str, str]] = {
+    "openai": ("Receptionist", "openai:marin"),
+    "speechmatics": ("Sarah", "speechmatics:sarah"),
+}
+
+#: The contract's lines for the end of one call, in their order.
+_END_LINES = (
+    "🧹 Starting session cleanup...",
+    "✓ Closed OpenAI WebSocket",
+    "✓ Closed Vonage WebSocket",
+    "✓ Closed Speechmatics HTTP client",
+    "✅ Session cleanup completed - all resources released",
+    "Closing and removing session from SessionManager",
+)
+_REMOVED = re.compile(r"Session removed\. Active sessions: \d+")
+
+# ---------------------------------------------------------------------- the house
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """A running stage whose two numbers are answered in the two voices."""
+
+    shared: Shared
+    rows: Rows
+
+    @property
+    def stage(self) -> Stage:
+        return self.shared.stage
+
+    def run(self, scenario: Any, timeout_s: float = 100.0) -> Any:
+        return self.shared.run(scenario, timeout_s)
+
+
+@contextmanager
+def calling(env: Mapping[str, str] | None = None, **agent: str) -> Iterator[House]:
+    """A stage with an agent per voice; `agent` is options of both, `nudge_after_s="2"` say."""
+    with shared_stage(env=env) as shared:
+        furnish(shared.stage.server, **agent)
+        yield House(shared, Rows.of(shared.stage.server))
+
+
+def furnish(server: RunningServer, **agent: str) -> None:
+    """Makes the two agents; one process for all, since each costs most of a second."""
+    lines = ["from django.core.management import call_command as c"]
+    for voice in VOICES:
+        name, sound = _AGENTS[voice]
+        options = {"voice": sound, **agent}
+        lines += [
+            f"c('agent', {name!r}, **{options!r})",
+            f"c('number', {NUMBERS[voice]!r}, agent={name!r})",
+        ]
+    done = server.manage("shell", "-v", "0", "-c", "\n".join(lines))
+    assert done.returncode == 0, done.stderr
+
+
+def ring(s: Stage, voice: Voice, **more: Any) -> AbstractAsyncContextManager[PhoneCall]:
+    """A caller of the agent with that voice."""
+    return s.call(called=NUMBERS[voice], **more)
+
+
+def expect(
+    s: Stage, voice: Voice, *answers: Reply, greeting: Reply = Reply(), **more: Any
+) -> Script:
+    """How the next connection to the model behaves: the greeting, these answers, then short ones.
+
+    A greeting that is fixed words is spoken by the other service without the model.
+    """
+    replies = [greeting, *answers] if voice == "openai" else answers
+    behaviour = Script(replies=deque(replies), **more)
+    s.openai.next_scripts.append(behaviour)
+    return behaviour
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """One thing the agent said: the pattern's voice, and how long it is as it was made."""
+
+    voice: int
+    audio_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A call that has been greeted; the only one at its time if `sounds` is asked for."""
+
+    stage: Stage
+    phone: PhoneCall
+    conn: RealtimeConnection
+    voice: Voice
+    first_request: int
+
+    def sounds(self) -> list[Sound]:
+        """What the agent has said so far, whoever gave it a voice; whole as it was made."""
+        if self.voice == "openai":
+            return [Sound(i.voice or 0, i.audio_ms) for i in self.conn.spoken]
+        requests = self.stage.speechmatics.requests[self.first_request :]
+        return [Sound(r.voice, r.audio_ms) for r in requests if r.first_byte_s is not None]
+
+    async def sound(self, nth: int, timeout_s: float = 8.0) -> Sound:
+        """The nth thing the agent says (from 1); waits for its beginning."""
+        what = f"sound number {nth} of the agent"
+        return (await eventually(what, lambda: self.sounds()[nth - 1 : nth], timeout_s))[0]
+
+    async def hears(self, nth: int, up_to_ms: float | None = None) -> Sound:
+        """The caller has heard so much of it; by default all."""
+        begun = await self.sound(nth)
+        if up_to_ms is None:
+            await self.conn.wait_idle()
+            begun = self.sounds()[nth - 1]
+        await hears(self.phone, begun.voice, begun.audio_ms - 2 if up_to_ms is None else up_to_ms)
+        return begun
+
+    def heard_ms(self, sound: Sound, until_s: float | None = None) -> float:
+        return self.phone.playback.voice_heard_ms(sound.voice, until_s)
+
+
+@asynccontextmanager
+async def talking(s: Stage, voice: Voice, **more: Any) -> AsyncIterator[Talk]:
+    """A call whose caller has heard the first sound of the greeting; hung up on leaving."""
+    first_request = len(s.speechmatics.requests)
+    async with ring(s, voice, **more) as phone:
+        await phone.wait_for_voice(8.0)
+        conn = await s.connection_of(phone, 8.0)
+        yield Talk(s, phone, conn, voice, first_request)
+
+
+# ---------------------------------------------------------------------- what must be true after
+
+
+@asynccontextmanager
+async def clean(s: Stage, *, within_s: float = 5.0) -> AsyncIterator[None]:
+    """Whatever happens in here: nobody complains, and nothing of it is left."""
+    before = Counter(s.violations())
+    yield
+    await eventually("no live session", lambda: not s.server.active_count(), within_s)
+    await eventually("no socket to the model", lambda: not s.openai.open_sockets, within_s)
+    await eventually("no media socket", lambda: not s.vonage.open_sockets, within_s)
+    await eventually("no speech under way", lambda: not s.speechmatics.in_flight, within_s)
+    news = Counter(s.violations()) - before
+    assert not news, list(news)
+    faults = [line.text for line in s.server.log if "Traceback" in line.text]
+    assert not faults, s.server.process.tail(60)
+
+
+def end_lines(server: RunningServer, call_uuid: str, voice: Voice) -> list[str]:
+    """What is missing or out of order in the log's story of a call's end; empty if all is well."""
+    wanted = [line for line in _END_LINES if voice == "speechmatics" or "Speechmatics" not in line]
+    said = [line.partition("] ")[2] for line in server.lines_of(call_uuid)]
+    of_the_end = [line for line in said if line in _END_LINES or _REMOVED.fullmatch(line)]
+    if of_the_end[:-1] == wanted and of_the_end and _REMOVED.fullmatch(of_the_end[-1]):
+        return []
+    return [f"wanted {wanted} and the removal, read {of_the_end}"]
+
+
+def logged_at(server: RunningServer, call_uuid: str, text: str) -> float:
+    """Unix time of a call's first log line with this text, by the server's own clock."""
+    for line in server.log:
+        if f"[{call_uuid}] {text}" in line.text:
+            stamp = line.text.split(" ", 1)[0].rstrip("Z")
+            return datetime.fromisoformat(stamp).replace(tzinfo=UTC).timestamp()
+    raise AssertionError(f"no line {text!r} of {call_uuid}")
+
+
+# ---------------------------------------------------------------------- rows
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One turn of the transcript."""
+
+    item_id: str
+    speaker: str
+    text: str
+    from_ms: int
+    to_ms: int | None
+    interrupted: bool
+    final: bool
+
+
+def turns(rows: Rows, call_uuid: str, speaker: str = "") -> list[Said]:
+    """The transcript of a call, in the order in which it is shown."""
+    found = rows.ask(
+        "SELECT t.item_id, t.speaker, t.text, t.from_ms, t.to_ms, t.interrupted, t.final "
+        "FROM sessions_app_transcriptturn t JOIN sessions_app_callrecord c ON c.id = t.call_id "
+        "WHERE c.uuid = ? ORDER BY t.from_ms, t.id",
+        call_uuid,
+    )
+    said = [
+        Said(**{**row, "interrupted": bool(row["interrupted"]), "final": bool(row["final"])})
+        for row in found
+    ]
+    return [turn for turn in said if speaker in ("", turn.speaker)]
+
+
+def usage(row: Row) -> dict[str, int]:
+    found = json.loads(row["usage"]) if isinstance(row["usage"], str) else row["usage"]
+    return dict(found)
+
+
+def kinds(rows: Rows, call_uuid: str) -> list[str]:
+    """The events of a call without the carrier's own."""
+    found = [event.partition(" ")[0] for event in rows.events(call_uuid)]
+    return [kind for kind in found if kind != "carrier"]
+
+
+# ---------------------------------------------------------------------- what the phone hears
+
+
+async def hears(phone: PhoneCall, voice: int, up_to_ms: float, timeout_s: float = 10.0) -> None:
+    """The caller has heard this much of a voice."""
+
+    def probe() -> bool:
+        phone.playback.advance(time.monotonic())
+        return phone.playback.voice_heard_ms(voice, time.monotonic()) >= up_to_ms
+
+    await eventually(f"{up_to_ms} ms of voice {voice}", probe, timeout_s, every_s=0.02)
+
+
+async def cleared(phone: PhoneCall, nth: int = 1, timeout_s: float = 5.0) -> float:
+    """When the nth clear reached the phone."""
+    found = await eventually(
+        f"clear number {nth}", lambda: phone.media.clears_s[nth - 1 : nth], timeout_s, every_s=0.001
+    )
+    return found[0]
+
+
+async def silence_for(seconds: float) -> None:
+    """Time in which nothing may happen; there is no event to wait for."""
+    await asyncio.sleep(seconds)

@@ -1,0 +1,393 @@
+"""What a call does when somebody says nothing: the caller, the model, or the phone."""
+
+from __future__ import annotations
+
+import pytest
+
+from sessions_app.core import events as ev
+from sessions_app.core.limits import Limits
+from tests.unit.core.line import Line, agent, greeted, of, pcm
+
+
+def nudged(line: Line, number: int) -> None:
+    line.wait(12)
+    request = line.last_request()
+    assert request.purpose is ev.Purpose.NUDGE
+    assert not request.tools
+    line.answer(f"rn{number}", f"in{number}", "Are you there?", 1000, request.request_id)
+    line.wait(1.5)
+
+
+def test_a_silent_caller_is_spoken_to_twice_then_bid_goodbye_and_hung_up_on() -> None:
+    line = greeted(Line(agent(nudge_after_s=10, nudges_max=2)))
+    nudged(line, 1)
+    nudged(line, 2)
+    line.wait(12)
+    request = line.last_request()
+    assert request.purpose is ev.Purpose.GOODBYE
+    line.answer("rg", "ig", "Goodbye", 1000, request.request_id)
+    line.wait(5)
+    assert line.end() == ev.EndCall(ev.EndReason.CALLER_SILENT, hang_up=True)
+    assert len(line.requests()) == 4
+
+
+def test_the_silence_is_counted_from_the_end_of_what_the_agent_says() -> None:
+    line = Line(agent(nudge_after_s=10))
+    line.answer("r", "i", "a long greeting", 8000, line.last_request().request_id)
+    line.wait(17.5)
+    assert len(line.requests()) == 1
+    line.wait(1.5)
+    assert len(line.requests()) == 2
+
+
+def test_a_caller_who_speaks_is_patient_company_again() -> None:
+    line = greeted(Line(agent(nudge_after_s=10, nudges_max=1)))
+    nudged(line, 1)
+    line.caller_says("u1", 1)
+    line.answer("r1", "i1", "yes", 500)
+    line.wait(1)
+    line.wait(12)
+    assert line.last_request().purpose is ev.Purpose.NUDGE
+
+
+def test_a_caller_who_presses_keys_is_not_silent() -> None:
+    line = greeted(Line(agent(nudge_after_s=10, nudges_max=1)))
+    nudged(line, 1)
+    line.wait(9)
+    line.do(ev.DtmfPressed("1"))
+    line.wait(2)
+    assert line.last_request().purpose is ev.Purpose.ANSWER
+    line.answer("r1", "i1", "yes", 500, line.last_request().request_id)
+    line.wait(12)
+    assert line.last_request().purpose is ev.Purpose.NUDGE
+
+
+def test_nobody_is_nudged_while_the_leg_is_muted_nor_right_after() -> None:
+    line = greeted(Line(agent(nudge_after_s=10)))
+    line.do(ev.MediaMuted(muted=True))
+    line.wait(60)
+    assert len(line.requests()) == 1
+    line.do(ev.MediaMuted(muted=False))
+    line.wait(5)
+    assert len(line.requests()) == 1
+    line.wait(6)
+    assert line.last_request().purpose is ev.Purpose.NUDGE
+
+
+def test_keys_are_collected_and_answered_together() -> None:
+    line = greeted(Line())
+    for key in "12#":
+        line.do(ev.DtmfPressed(key))
+        line.wait(0.5)
+    line.wait(1.2)
+    (words,) = line.all(ev.AddCallerWords)
+    assert words.text.endswith("12#")
+    assert line.last_request().purpose is ev.Purpose.ANSWER
+    turn = line.turn("keys_1")
+    assert (turn.text, turn.speaker, turn.final) == ("12#", ev.Speaker.CALLER, True)
+
+
+def test_keys_pressed_while_the_caller_speaks_are_answered_with_his_turn() -> None:
+    line = greeted(Line())
+    line.do(ev.SpeechStarted("u1"), ev.DtmfPressed("5"))
+    line.wait(4)
+    assert line.all(ev.AddCallerWords)
+    assert len(line.requests()) == 1
+
+
+def test_keys_pressed_while_the_model_answers_are_answered_after_it() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentAudio("r1", "i1", pcm(500)))
+    line.do(ev.DtmfPressed("5"))
+    line.wait(4)
+    assert len(line.requests()) == 1
+    line.do(ev.AgentItemDone("r1", "i1"), ev.ResponseDone("r1", "completed"))
+    assert len(line.requests()) == 2
+
+
+# ---------------------------------------------------------------------- the model
+
+
+def test_a_response_that_failed_is_asked_for_again() -> None:
+    line = Line()
+    request = line.last_request()
+    line.started("r1", request.request_id)
+    line.do(ev.ResponseDone("r1", "failed", "server_error"))
+    assert line.notes() == ["response_failed"]
+    line.wait(1)
+    again = line.last_request()
+    assert again.request_id != request.request_id
+    assert (again.purpose, again.instructions) == (request.purpose, request.instructions)
+
+
+@pytest.mark.parametrize("status", ["failed", "completed", "incomplete"])
+def test_a_model_that_gives_nothing_twice_is_lost(status: str) -> None:
+    line = Line()
+    for number in range(2):
+        line.started(f"r{number}", line.last_request().request_id)
+        line.do(ev.ResponseDone(f"r{number}", status, "why"))
+        line.wait(1)
+    assert line.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+
+
+def test_what_cannot_be_helped_is_not_asked_for_again() -> None:
+    line = Line()
+    line.started("r1", line.last_request().request_id)
+    line.do(ev.ResponseDone("r1", "failed", "insufficient_quota", retryable=False))
+    line.wait(1)
+    assert len(line.requests()) == 1
+    assert line.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+
+
+def test_an_answer_that_breaks_off_is_said_again_shorter() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "Well I"), ev.AgentAudio("r1", "i1", pcm(400)))
+    line.do(ev.ResponseDone("r1", "failed", "server_error"))
+    line.wait(1)
+    assert line.last_request().purpose is ev.Purpose.ANSWER
+    assert "cut off" in line.last_request().instructions
+
+
+def test_an_answer_that_was_too_long_is_left_as_it_is() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "Well I"), ev.AgentAudio("r1", "i1", pcm(400)))
+    line.do(ev.ResponseDone("r1", "incomplete", "max_output_tokens"))
+    line.wait(3)
+    assert len(line.requests()) == 1
+    assert "response_incomplete" in line.notes()
+    assert line.turn("i1").text == "Well I"
+
+
+def test_words_without_a_sound_are_no_answer() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(
+        ev.AgentText("r1", "i1", "You cannot hear me"),
+        ev.AgentItemDone("r1", "i1"),
+        ev.ResponseDone("r1", "completed"),
+    )
+    line.wait(1)
+    assert len(line.requests()) == 2
+    assert "response_failed" in line.notes()
+
+
+def test_a_turn_that_nobody_answers_is_asked_for_and_then_the_model_is_lost() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.wait(7)
+    assert len(line.requests()) == 1
+    line.wait(2)
+    assert line.last_request().purpose is ev.Purpose.ANSWER
+    line.wait(9)
+    assert line.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+    assert line.notes().count("answer_overdue") == 2
+
+
+def test_a_response_that_begins_and_stays_mute_is_cancelled_and_asked_for_again() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.started("r1")
+    out = line.wait(9)
+    assert of(ev.CancelResponse, out) == [ev.CancelResponse("r1")]
+    assert of(ev.CreateResponse, out)
+    assert not of(ev.Play, line.do(ev.AgentAudio("r1", "i1", pcm(200))))
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_an_answer_that_stops_in_the_middle_is_not_waited_for_in_silence(speaks: bool) -> None:
+    line = Line(agent(greeting=""), speaks=speaks)
+    line.started("r1", line.last_request().request_id)
+    if speaks:
+        line.do(ev.AgentText("r1", "i1", "Well I"), ev.AgentAudio("r1", "i1", pcm(700)))
+    else:
+        line.do(ev.AgentText("r1", "i1", "Well. I"))
+        line.spoken(line.all(ev.SpeakClause)[0], 700)
+    out = line.wait(10)
+    assert of(ev.CancelResponse, out) == [ev.CancelResponse("r1")]
+    assert of(ev.CreateResponse, out)
+    assert "answer_overdue" in line.notes()
+    turn = line.turn("i1")
+    assert turn.final
+    assert turn.interrupted
+
+
+def test_an_answer_that_stops_again_means_that_the_model_is_lost() -> None:
+    line = Line()
+    for number in range(2):
+        line.started(f"r{number}", line.last_request().request_id)
+        line.do(ev.AgentAudio(f"r{number}", f"i{number}", pcm(300)))
+        line.wait(10)
+    assert line.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+
+
+def test_sound_that_comes_after_its_response_was_done_does_not_hold_the_call_up() -> None:
+    line = greeted(Line(agent(nudge_after_s=10)))
+    line.caller_says("u1", 1)
+    line.answer("r1", "i1", "yes", 500)
+    line.do(ev.AgentAudio("r1", "i9", pcm(100)))
+    line.wait(30)
+    assert len(line.requests()) > 1
+
+
+@pytest.mark.parametrize("audio", [b"", b"\1\0"])
+def test_an_item_with_next_to_no_sound_is_settled_like_any_other(audio: bytes) -> None:
+    line = greeted(Line(agent(nudge_after_s=10)))
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentAudio("r1", "i1", audio), ev.AgentItemDone("r1", "i1"))
+    line.do(ev.ResponseDone("r1", "completed"))
+    line.wait(12)
+    assert line.last_request().purpose is ev.Purpose.NUDGE
+
+
+def test_a_busy_model_is_asked_again_a_moment_later() -> None:
+    line = Line()
+    request = line.last_request()
+    out = line.do(ev.RequestRefused(request.request_id, busy=True, reason="busy"))
+    assert not of(ev.CreateResponse, out), "asking at once would be asked and refused in a circle"
+    line.wait(1)
+    assert line.last_request().request_id != request.request_id
+    assert line.last_request().purpose is ev.Purpose.GREETING
+
+
+def test_a_model_that_is_busy_for_ever_is_lost() -> None:
+    line = Line()
+    for _ in range(200):
+        line.do(ev.RequestRefused(line.last_request().request_id, busy=True, reason="busy"))
+        line.wait(0.5)
+    assert line.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+    assert line.now - line.began_s < 30
+
+
+def test_a_model_busy_with_its_own_answer_is_asked_when_that_is_done() -> None:
+    line = greeted(Line())
+    line.do(ev.DtmfPressed("1"))
+    line.wait(2)
+    request = line.last_request()
+    line.started("r1")
+    line.do(ev.RequestRefused(request.request_id, busy=True, reason="busy"))
+    line.do(ev.AgentAudio("r1", "i1", pcm(12_000)))
+    line.wait(10)
+    assert line.last_request() is request
+    line.do(ev.AgentItemDone("r1", "i1"), ev.ResponseDone("r1", "completed"))
+    line.wait(0.5)
+    assert line.last_request().request_id != request.request_id
+    line.wait(3)
+    assert line.end() is None
+
+
+def test_a_model_lost_in_the_middle_is_heard_to_the_end_of_what_there_is() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "one two three"), ev.AgentAudio("r1", "i1", pcm(3000)))
+    began = line.now
+    line.do(ev.ProviderLost("close_1006", retryable=True))
+    line.wait(20)
+    assert line.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+    assert 2.9 <= line.now - began <= 5
+    assert line.phone.heard_ms("i1", line.now) >= 2990
+
+
+def test_a_model_lost_while_nobody_speaks_ends_the_call_at_once() -> None:
+    line = greeted(Line())
+    out = line.do(ev.ProviderLost("close_1006", retryable=True))
+    assert out[-1] == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+
+
+def test_a_clause_that_cannot_be_spoken_ends_the_call_after_what_could() -> None:
+    line = Line(agent(greeting="Hello and welcome. What can I do?"), speaks=False)
+    first, _second = line.all(ev.SpeakClause)
+    line.spoken(first, 1500)
+    line.do(ev.ClauseFailed("greeting_1", 1, "HTTP 500"))
+    began = line.now
+    line.wait(20)
+    assert line.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=False)
+    assert 1.4 <= line.now - began <= 4
+    assert line.turn("greeting_1").text == "Hello and welcome."
+
+
+def test_a_clause_without_a_letter_is_not_given_to_the_voice() -> None:
+    """A speech service answers such a text with no sound at all, which would count as a fault."""
+    line = Line(agent(greeting="Hello! \N{GRINNING FACE}"), speaks=False)
+    clauses = line.all(ev.SpeakClause)
+    assert [clause.text for clause in clauses] == ["Hello!"]
+    line.spoken(clauses[0], 500)
+    line.wait(2)
+    assert line.turn("greeting_1").final
+
+
+# ---------------------------------------------------------------------- the phone
+
+
+def test_a_phone_that_sends_nothing_ends_the_call() -> None:
+    line = greeted(Line(limits=Limits(media_silence_s=30)))
+    line.caller_sends = False
+    line.do(ev.SpeechStarted("u1"))
+    line.wait(60)
+    assert line.end() == ev.EndCall(ev.EndReason.MEDIA_SILENT, hang_up=True)
+    assert 29.9 <= line.now - line.call.heard_caller_s <= 30.1
+
+
+def test_a_muted_leg_may_be_silent_for_as_long_as_it_likes() -> None:
+    line = greeted(Line(limits=Limits(media_silence_s=30, max_s=3300)))
+    line.do(ev.MediaMuted(muted=True))
+    line.caller_sends = False
+    line.wait(600)
+    assert line.end() is None
+    line.do(ev.MediaMuted(muted=False))
+    line.do(ev.SpeechStarted("u1"))
+    line.wait(29)
+    assert line.end() is None
+    line.wait(2)
+    assert line.end() == ev.EndCall(ev.EndReason.MEDIA_SILENT, hang_up=True)
+
+
+def test_media_that_never_opens_ends_the_call() -> None:
+    line = Line(open_media=False)
+    line.answer("r", "i", "Hello", 500, line.last_request().request_id)
+    line.wait(60)
+    assert line.end() == ev.EndCall(ev.EndReason.MEDIA_NEVER_OPENED, hang_up=False)
+    assert line.now - line.began_s == pytest.approx(30)
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_a_phone_is_heard_whether_or_not_it_returns_marks(marks: bool) -> None:
+    line = Line(marks=marks)
+    line.answer("r", "i", "Hello there", 1500, line.last_request().request_id)
+    line.wait(6)
+    turn = line.turn("i")
+    assert (turn.text, turn.final) == ("Hello there", True)
+    line.caller_says("u1", 1)
+    line.answer("r2", "i2", "Good", 1000)
+    line.wait(1.5)
+    assert line.turn("i2").final
+
+
+def test_sound_that_waits_for_the_phone_makes_no_busy_loop() -> None:
+    line = Line()
+    line.phone.holding = True
+    line.answer("r", "i", "Hello there", 1500, line.last_request().request_id)
+    line.wait(20)
+    line.phone.holding = False
+    line.wait(5)
+    assert line.turn("i").final
+
+
+def test_a_phone_that_keeps_its_marks_makes_no_busy_loop() -> None:
+    line = Line()
+    line.answer("r", "i", "Hello there", 1500, line.last_request().request_id)
+    line.wait(3)
+    line.phone._marks = False
+    line.caller_says("u1", 1)
+    line.answer("r2", "i2", "Good", 1000)
+    line.answer("r3", "i3", "Better", 1000)
+    line.wait(6)
+    assert line.turn("i3").final
