@@ -9,6 +9,10 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
+    # After `make run`, commands in another shell mean the same installation.
+    from callcenter.desk import fill_in_as_before
+
+    fill_in_as_before()
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

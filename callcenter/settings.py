@@ -18,6 +18,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from callcenter import __version__
+from callcenter.desk import kept_secret
 from callcenter.env import Env, Mistake
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -68,23 +69,10 @@ SPEECHMATICS_TTS_URL = env.url(
 
 # ------------------------------------------------------------------ secrets
 _made_up_secrets = DEBUG or SANDBOX
-_secret_file = BASE_DIR / "var" / "secret_key"
-
-
-def _kept_secret_key() -> str:
-    """The key that development keeps for itself, so that restarts do not log people out."""
-    if not _secret_file.exists():
-        _secret_file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(_secret_file, os.O_CREAT | os.O_WRONLY, 0o600)
-        with os.fdopen(handle, "w") as out:
-            out.write(secrets.token_urlsafe(48))
-    return _secret_file.read_text().strip()
-
-
 SECRET_KEY = env.text("SECRET_KEY")
 if not SECRET_KEY:
     if DEBUG:
-        SECRET_KEY = _kept_secret_key()
+        SECRET_KEY = kept_secret(BASE_DIR / "var" / "secret_key")
     else:
         env.wrong("SECRET_KEY", "a long random text, because DEBUG is 0", secret=True)
         # Django imports nothing without one; a process with mistakes serves nothing with it.
@@ -307,6 +295,8 @@ LOGGING: dict[str, Any] = {
         "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
         # Says each retry with the arguments of the call, which we say ourselves where it matters.
         "stamina": {"level": "ERROR"},
+        # With the database away, a line a second with the server's address.
+        "psycopg.pool": {"level": "ERROR"},
         "uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
     },
 }

@@ -7,6 +7,7 @@ reach a test. Tests on PostgreSQL and Redis start server processes of their own.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 _ours = {
     "DEBUG": "0",
@@ -39,3 +40,5 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 TASKS = {"default": {"BACKEND": "django_tasks.backends.dummy.DummyBackend"}}
+# WhiteNoise warns of a directory that `collectstatic` has not made yet.
+Path(STATIC_ROOT).mkdir(parents=True, exist_ok=True)  # noqa: F405

@@ -36,6 +36,9 @@ STEP_TIMEOUT_S = 1.2
 #: The REST hang-up of the caller's leg, with its retries.
 HANG_UP_TIMEOUT_S = 1.5
 
+#: All tries to reach the model together; the caller waits, hearing nothing.
+OPEN_TIMEOUT_S = 9.0
+
 _owner: ContextVar[CallSession | None] = ContextVar("call_session", default=None)
 
 
@@ -272,7 +275,11 @@ class CallSession:
     async def _run_provider(self) -> None:
         """One conversation with the model, from handshake to end."""
         try:
-            await self._provider.open()
+            try:
+                async with asyncio.timeout(OPEN_TIMEOUT_S):
+                    await self._provider.open()
+            except TimeoutError:
+                raise ProviderError(f"not ready in {OPEN_TIMEOUT_S:g} s", retryable=True) from None
             self._provider_opened = True
             self.setup.provider_fares("")
             self.handle(ev.ProviderReady())

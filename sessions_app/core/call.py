@@ -120,9 +120,6 @@ class Call:
             case ev.CallerTranscriptFailed():
                 out += self.listening.failed(event.item_id, self._clock_ms(now))
                 out.append(ev.Note("transcription_failed", event.reason))
-            case ev.CallerTurnDropped():
-                out += self.listening.failed(event.item_id, self._clock_ms(now))
-                self.responses.due_since_s = None
             case ev.ResponseStarted():
                 self._response_started(event, now, out)
             case ev.ResponseDone():
@@ -322,7 +319,8 @@ class Call:
             self._answer_overdue(now, out)
         if (stalled := self._stalled_since()) is not None and now >= stalled + patience_s:
             out += self.speaking.cut(now, self._clock_ms(now))
-            self._answer_overdue(now, out)
+            if self.responses.asked is None:
+                self._answer_overdue(now, out)
         if self._is_quiet() and now >= self._quiet_since_s + self.agent.nudge_after_s:
             self._nudge(now, out)
 

@@ -34,24 +34,32 @@ class Clauses:
         return [rest] if rest else []
 
     def _next(self) -> str | None:
-        end = self._end()
-        if end is None:
-            return None
-        clause, self._text = self._text[:end].strip(), self._text[end:]
-        if clause:
-            self._given += 1
-            return clause
-        return self._next()
+        while (end := self._end()) is not None:
+            clause, self._text = self._text[:end].strip(), self._text[end:]
+            if clause:
+                self._given += 1
+                return clause
+        return None
 
     def _end(self) -> int | None:
-        for found in _SENTENCE.finditer(self._text):
+        """Where the text at hand is to be cut next; None: wait for more of it."""
+        self._text = self._text.lstrip()
+        end = self._sentence_end()
+        if end is None and self._given == 0:
+            end = self._pause_end()
+        if (end or len(self._text)) <= CLAUSE_MOST:
+            return end
+        space = self._text.rfind(" ", 0, CLAUSE_MOST)
+        return space + 1 if space > 0 else CLAUSE_MOST
+
+    def _sentence_end(self) -> int | None:
+        for found in _SENTENCE.finditer(self._text, 0, CLAUSE_MOST):
             if not _ABBREVIATION.search(self._text[: found.end()]):
                 return found.end()
-        if self._given == 0:
-            for found in _PAUSE.finditer(self._text):
-                if found.start() >= FIRST_CLAUSE_LEAST:
-                    return found.end()
-        if len(self._text) > CLAUSE_MOST:
-            space = self._text.rfind(" ", 0, CLAUSE_MOST)
-            return space + 1 if space > 0 else CLAUSE_MOST
+        return None
+
+    def _pause_end(self) -> int | None:
+        for found in _PAUSE.finditer(self._text, 0, CLAUSE_MOST):
+            if found.start() >= FIRST_CLAUSE_LEAST:
+                return found.end()
         return None

@@ -135,13 +135,6 @@ class SpeechStopped:
 
 
 @dataclass(frozen=True, slots=True)
-class CallerTurnDropped:
-    """A turn that was begun turned out to hold nothing."""
-
-    item_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class CallerTranscript:
     """What the caller said. `final` False: `text` is a piece to append."""
 
@@ -271,7 +264,6 @@ Event = (
     | ProviderLost
     | SpeechStarted
     | SpeechStopped
-    | CallerTurnDropped
     | CallerTranscript
     | CallerTranscriptFailed
     | ResponseStarted

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from sessions_app.core.events import CallerTranscript, Command, SaveTurn, Turn
-from sessions_app.core.transcript import CallerTurn
+from sessions_app.core.transcript import TEXT_MOST, CallerTurn
 
 #: Turns whose words have not come; words this much later than the newest turn are given up.
 WAITING_MOST = 20
+#: So many turns are known to be final; what still comes for them is too late.
+FINAL_KEPT = 64
 
 
 class Listening:
@@ -14,6 +18,7 @@ class Listening:
 
     def __init__(self) -> None:
         self._turns: dict[str, CallerTurn] = {}
+        self._final: deque[str] = deque(maxlen=FINAL_KEPT)
         self._speaking: str | None = None
         #: When the last key was pressed that no turn holds yet.
         self.pressed_s: float | None = None
@@ -26,13 +31,8 @@ class Listening:
 
     def started(self, item_id: str, at_ms: int) -> list[Command]:
         self._speaking = item_id
-        if item_id not in self._turns:
-            self._turns[item_id] = CallerTurn(item_id, at_ms)
-        out: list[Command] = []
-        while len(self._turns) > WAITING_MOST:
-            oldest = next(iter(self._turns))
-            out.append(SaveTurn(self._turns.pop(oldest).turn(final=True)))
-        return out
+        self._turn(item_id, at_ms)
+        return self._give_up_oldest(at_ms)
 
     def stopped(self, item_id: str, at_ms: int) -> list[Command]:
         self._speaking = None
@@ -43,21 +43,40 @@ class Listening:
 
     def transcript(self, event: CallerTranscript, at_ms: int) -> list[Command]:
         """Words of a turn; of one never announced too, since the provider may skip its events."""
-        turn = self._turns.get(event.item_id) or CallerTurn(event.item_id, at_ms, at_ms)
+        announced = event.item_id in self._turns
+        turn = self._turn(event.item_id, at_ms)
+        if turn is None:
+            return []
+        if not announced:
+            turn.to_ms = at_ms
+        turn.text = event.text if event.final else turn.text + event.text
+        turn.text = turn.text[:TEXT_MOST]
         if event.final:
-            turn.text = event.text
-            self._turns.pop(event.item_id, None)
-        else:
-            turn.text += event.text
-            self._turns[event.item_id] = turn
-        return [SaveTurn(turn.turn(final=event.final))]
+            return self._settle(event.item_id, at_ms)
+        return [SaveTurn(turn.turn(final=False)), *self._give_up_oldest(at_ms)]
 
-    def failed(self, item_id: str) -> list[Command]:
+    def failed(self, item_id: str, at_ms: int) -> list[Command]:
         """No words will come; the turn stays, with what there is."""
-        if self._speaking == item_id:
-            self._speaking = None
-        turn = self._turns.pop(item_id, None)
-        return [SaveTurn(turn.turn(final=True))] if turn else []
+        return self._settle(item_id, at_ms) if item_id in self._turns else []
+
+    def _turn(self, item_id: str, at_ms: int) -> CallerTurn | None:
+        """The turn of that id, made if it is new; None if it is final already."""
+        if item_id not in self._turns and item_id not in self._final:
+            self._turns[item_id] = CallerTurn(item_id, at_ms)
+        return self._turns.get(item_id)
+
+    def _settle(self, item_id: str, at_ms: int) -> list[Command]:
+        """Nothing more is to be learnt of this turn."""
+        turn = self._turns.pop(item_id)
+        turn.to_ms = at_ms if turn.to_ms is None else turn.to_ms
+        self._final.append(item_id)
+        return [SaveTurn(turn.turn(final=True))]
+
+    def _give_up_oldest(self, at_ms: int) -> list[Command]:
+        out: list[Command] = []
+        while len(self._turns) > WAITING_MOST:
+            out += self._settle(next(iter(self._turns)), at_ms)
+        return out
 
     def press(self, key: str, now: float) -> None:
         """A key of the phone; keys pressed one after the other are one turn."""
@@ -73,8 +92,8 @@ class Listening:
 
     def close(self, at_ms: int) -> list[Command]:
         out: list[Command] = []
-        for turn in self._turns.values():
-            turn.to_ms = turn.to_ms if turn.to_ms is not None else at_ms
-            out.append(SaveTurn(turn.turn(final=True)))
-        self._turns.clear()
+        for item_id in list(self._turns):
+            out += self._settle(item_id, at_ms)
+        if self._keys:
+            out.append(SaveTurn(self.take_keys(at_ms)))
         return out

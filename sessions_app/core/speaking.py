@@ -19,7 +19,7 @@ from sessions_app.core.events import (
     StopSpeaking,
 )
 from sessions_app.core.playback import Playback
-from sessions_app.core.transcript import AgentItem, Clause
+from sessions_app.core.transcript import TEXT_MOST, AgentItem, Clause
 
 #: How often a turn that is being spoken is shown to whoever reads along.
 PROGRESS_S = 1.0
@@ -66,10 +66,11 @@ class Speaking:
 
     def words(self, event: AgentText) -> list[Command]:
         item = self._item(event.item_id, event.response_id)
-        item.text += event.text
+        text = event.text[: max(0, TEXT_MOST - len(item.text))]
+        item.text += text
         if not self.external_voice or item.speaks_itself:
             return []
-        return self._speak(item, item.splitter.feed(event.text))
+        return self._speak(item, item.splitter.feed(text))
 
     def item_done(self, item_id: str) -> list[Command]:
         item = self._items.get(item_id)

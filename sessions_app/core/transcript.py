@@ -1,4 +1,4 @@
-"""Turns while they happen: what the agent says and how much of it was heard, what the caller said."""
+"""Turns while they happen: what the agent says, how much of it was heard, what the caller said."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from sessions_app.core.events import Speaker, Turn
 
 #: A calm voice; quicker ones say more in the same time.
 MS_PER_CHARACTER = 65.0
+#: Characters of one turn; nobody says more at one go.
+TEXT_MOST = 20_000
 
 
 def leading_words(text: str, share: float) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from tests.fakes.openai import RealtimeConnection, Reply, Script
 from tests.fakes.server import RunningServer
+from tests.fakes.speechmatics import TtsReply
 from tests.fakes.stage import Stage
 from tests.fakes.vonage import PhoneCall
 from tests.fakes.waiting import eventually
@@ -89,13 +90,17 @@ def ring(s: Stage, voice: Voice, **more: Any) -> AbstractAsyncContextManager[Pho
 
 
 def expect(
-    s: Stage, voice: Voice, *answers: Reply, greeting: Reply = Reply(), **more: Any
+    s: Stage, voice: Voice, *answers: Reply, greeting_ms: int | None = None, **more: Any
 ) -> Script:
     """How the next connection to the model behaves: the greeting, these answers, then short ones.
 
     A greeting that is fixed words is spoken by the other service without the model.
     """
-    replies = [greeting, *answers] if voice == "openai" else answers
+    replies = list(answers)
+    if voice == "openai":
+        replies.insert(0, Reply(audio_ms=greeting_ms))
+    elif greeting_ms is not None:
+        s.speechmatics.replies.append(TtsReply(audio_ms=greeting_ms))
     behaviour = Script(replies=deque(replies), **more)
     s.openai.next_scripts.append(behaviour)
     return behaviour
