@@ -104,7 +104,7 @@ application = ProtocolTypeRouter(
             [
                 # No session, no user, no database in the phone's way.
                 path("media/<str:ticket>", MediaConsumer.as_asgi()),
-                re_path(r"^ws/", _pages),
+                re_path(r"^(?=ws/)", _pages),
                 re_path(r"", _refused),  # type: ignore[arg-type]  # an ASGI app, as Channels wants
             ]
         ),

@@ -206,7 +206,8 @@ class Reception:
                 return _Found(None, None)
             agent, base = last
             return _Found(None, agent, base={**base, **self._facts(call, issued_s)})
-        if found.record is None and found.agent is not None and found.base is not None:
+        chosen = bool(call.agent_name)
+        if not chosen and found.record is None and found.agent and found.base is not None:
             self._remember(call.called, found.agent, dict(found.base))
         return found
 

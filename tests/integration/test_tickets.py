@@ -61,7 +61,8 @@ async def let_in(s: Stage, uri: str, headers: Mapping[str, str] | None = None) -
     """A socket that was let in and carries audio; a refusal fails the test."""
     socket = await knock(uri, s.vonage.credentials.authorization() if headers is None else headers)
     assert isinstance(socket, WebSocket), f"refused with {socket}"
-    await socket.send(json.dumps({"event": "websocket:connected"}))
+    first = {"event": "websocket:connected", "content-type": "audio/l16;rate=16000"}
+    await socket.send(json.dumps(first))
     await socket.send(FRAME)
     while not isinstance(await asyncio.wait_for(socket.receive(), 5), bytes):
         pass
@@ -126,9 +127,12 @@ def test_forged_tickets_are_refused_before_the_socket_opens(shared: Shared) -> N
     shared.run(scenario())
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/media", "/media/", "/ws/", "/ws/browser-call/x", "/admin/", "/api/health", "/x" * 500]
+ELSEWHERE = (
+    "/", "/media", "/media/", "/ws/", "/ws/browser-call/x", "/admin/", "/api/health", "/x" * 500,
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
 def test_sockets_to_other_addresses_are_refused(shared: Shared, path: str) -> None:
     s = shared.stage
     base = s.server.url.replace("http", "ws", 1)
@@ -278,6 +282,36 @@ def test_each_ticket_of_a_live_call_takes_the_place_of_the_one_before(shared: Sh
             assert sum("Starting session cleanup" in line for line in lines) == 4
             assert sum("Session removed" in line for line in lines) == 4
         await eventually("nothing open at the model", lambda: s.openai.open_sockets == 0)
+
+    shared.run(scenario())
+
+
+def test_what_was_said_before_a_renewal_stays_on_the_row(shared: Shared) -> None:
+    s, rows = shared.stage, Rows.of(shared.stage.server)
+    said = ("My name is Ada.", "I ring about the engine.", "It is analytical.")
+
+    async def scenario() -> None:
+        async with s.call() as phone:
+            await phone.wait_for_voice()
+            for text in said:
+                former = phone.media
+                conn = s.openai.connections[-1]
+                await conn.wait_configured()
+                await conn.caller_said(text)
+                await phone.redial()
+                await eventually("the next socket", lambda: phone.media is not former)  # noqa: B023
+                await phone.wait_for_voice(since_s=phone.media.opened_s or 0.0)
+        row = await rows.ended(phone.uuid)
+        assert row["end_reason"] == "caller_hung_up"
+        kept = rows.ask(
+            "SELECT text FROM sessions_app_transcriptturn WHERE call_id = ? AND speaker = ?",
+            row["id"],
+            "caller",
+        )
+        assert [turn["text"] for turn in kept] == list(said)
+        assert row["ticket_claimed"] == row["ticket_generation"] == 4
+        lines = "\n".join(line.text for line in s.server.log)
+        assert "was refused and dropped" not in lines
 
     shared.run(scenario())
 

@@ -1,4 +1,4 @@
-"""The caller speaks while the agent does: everything stops, and every memory ends at what was heard."""
+"""The caller speaks while the agent does: all stops, every memory ends at what was heard."""
 
 from __future__ import annotations
 
