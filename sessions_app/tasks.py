@@ -23,6 +23,7 @@ from django_tasks import task
 
 from sessions_app import conf
 from sessions_app.core.errors import ProviderError
+from sessions_app.core.usage import flattened
 from sessions_app.logcontext import call_context, pseudonym
 from sessions_app.models import CallRecord, SummaryState
 from sessions_app.providers.openai.client import OpenAIConf
@@ -119,12 +120,14 @@ async def _ask(record: CallRecord) -> CallSummary:
 
 
 def _done(record: CallRecord, summary: CallSummary) -> None:
-    CallRecord.objects.filter(pk=record.pk).update(
-        summary=asdict(summary),
-        summary_state=SummaryState.DONE,
-        summary_error="",
-        summary_due_at=None,
-    )
+    told = asdict(summary)
+    used = flattened(told.pop("usage"), "summary.")
+    with transaction.atomic():
+        row = CallRecord.objects.select_for_update().get(pk=record.pk)
+        row.summary, row.summary_state = told, SummaryState.DONE
+        row.summary_error, row.summary_due_at = "", None
+        row.usage = {**row.usage, **used}
+        row.save()
     logger.info("summary made")
 
 

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tests.fakes.openai import RealtimeConnection, Reply, Script
+from tests.fakes.pattern import decode
+from tests.fakes.playback import FRAME_S
 from tests.fakes.server import RunningServer
 from tests.fakes.speechmatics import TtsReply
 from tests.fakes.stage import Stage
@@ -142,7 +144,7 @@ class Talk:
         if up_to_ms is None:
             await self.conn.wait_idle()
             begun = self.sounds()[nth - 1]
-        await hears(self.phone, begun.voice, begun.audio_ms - 2 if up_to_ms is None else up_to_ms)
+        await hears(self.phone, begun.voice, begun.audio_ms - 20 if up_to_ms is None else up_to_ms)
         return begun
 
     def heard_ms(self, sound: Sound, until_s: float | None = None) -> float:
@@ -242,11 +244,21 @@ def kinds(rows: Rows, call_uuid: str) -> list[str]:
 
 
 async def hears(phone: PhoneCall, voice: int, up_to_ms: float, timeout_s: float = 10.0) -> None:
-    """The caller has heard this much of a voice."""
+    """The caller has heard this much of a voice; each frame is looked at once, at its end."""
+    playback, looked_at, reached_ms = phone.playback, 0, 0.0
 
     def probe() -> bool:
-        phone.playback.advance(time.monotonic())
-        return phone.playback.voice_heard_ms(voice, time.monotonic()) >= up_to_ms
+        nonlocal looked_at, reached_ms
+        now_s = time.monotonic()
+        playback.advance(now_s)
+        for part in playback.played[looked_at:]:
+            if part.start_s + FRAME_S > now_s:
+                break
+            looked_at += 1
+            heard = decode(part.pcm, playback.rate)
+            if heard is not None and heard.voice == voice:
+                reached_ms = max(reached_ms, heard.position_ms + FRAME_S * 500)
+        return reached_ms >= up_to_ms
 
     await eventually(f"{up_to_ms} ms of voice {voice}", probe, timeout_s, every_s=0.02)
 
