@@ -6,6 +6,7 @@ A mistake tells the variable, what was read and what is wanted; secrets are neve
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,8 @@ class Env:
         return cls({**read, **os.environ})
 
     def wrong(self, name: str, wanted: str, *, secret: bool = False) -> None:
-        raw = self.values.get(name, "")
+        # A login may stand in any address, right or wrong.
+        raw = re.sub(r"//[^/]*@", "//…@", self.values.get(name, ""))
         shown = repr(raw) if not secret else f"a value of {len(raw)} characters"
         self.mistakes.append(Mistake(name, shown if raw else "nothing", wanted))
 
@@ -108,3 +110,12 @@ class Env:
 
         wanted = f"an address such as {schemes[-1]}://example.com, without a query"
         return self._parse(name, default, wanted, parse)
+
+    def checked(self, name: str, wanted: str, check: Callable[[str], object]) -> str:
+        """A text that somebody else's function knows how to read: it raises ValueError if not."""
+
+        def parse(raw: str) -> str:
+            check(raw)
+            return raw
+
+        return self._parse(name, "", wanted, parse)

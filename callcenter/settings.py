@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 from csp.constants import NONE, SELF
+from redis.asyncio.connection import parse_url
 
 from callcenter import __version__
 from callcenter.desk import kept_secret
@@ -204,7 +205,11 @@ def _database(url: str) -> dict[str, Any]:
 DATABASES = {"default": _database(env.text("DATABASE_URL", "sqlite:///db.sqlite3"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
+REDIS_URL = env.checked(
+    "REDIS_URL",
+    "an address such as redis://example.com:6379/0 or unix:///run/redis.sock",
+    parse_url,
+)
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",

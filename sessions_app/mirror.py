@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -51,9 +52,9 @@ class DatabaseBusy(DatabaseError):
     """Too many questions are waiting for an answer already; it counts as away."""
 
 
-@dataclass
+@dataclass(eq=False)
 class CallMirror:
-    """One call's notes: what has changed since it was last written."""
+    """One session's notes for its call's row: what has changed since it was last written."""
 
     uuid: str
     #: Everything that makes the row, for the case that it could not be made at the answer.
@@ -63,6 +64,9 @@ class CallMirror:
     turns: dict[str, Turn] = field(default_factory=dict)
     notes: list[rows.EventNote] = field(default_factory=list)
     noted: int = 0
+    #: Tells this session's turns from those of another session of the same call.
+    life: str = field(default_factory=lambda: secrets.token_hex(4))
+    opened_at: datetime | None = None
 
     def _state(self, state: CallState) -> None:
         if self.fields.get("state", 0) < state:
@@ -75,7 +79,7 @@ class CallMirror:
         self.wake()
 
     def media_opened(self) -> None:
-        now = timezone.now()
+        self.opened_at = now = timezone.now()
         self._state(CallState.LIVE)
         # A leg whose media is open has been answered, whether or not an event says so.
         self.fields |= {"media_opened_at": now, "answered_at": now}
@@ -95,6 +99,7 @@ class CallMirror:
         self.wake()
 
     def turn(self, turn: Turn) -> None:
+        turn = replace(turn, item_id=f"{self.life}.{turn.item_id}"[:100])
         self.turns[turn.item_id] = turn
         self.wake()
 
@@ -120,7 +125,12 @@ class CallMirror:
     def take(self) -> rows.CallChange:
         """Everything noted since the last time; the caller writes it or puts it back."""
         change = rows.CallChange(
-            self.uuid, self.base, self.fields, list(self.turns.values()), self.notes
+            self.uuid,
+            self.base,
+            self.fields,
+            list(self.turns.values()),
+            self.notes,
+            self.opened_at,
         )
         self.fields, self.turns, self.notes = {}, {}, []
         return change
@@ -140,7 +150,7 @@ class Mirror:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
         self._asker = ThreadPoolExecutor(4, thread_name_prefix="mirror-asker")
         self._asking = 0
-        self._changed: dict[str, CallMirror] = {}
+        self._changed: dict[CallMirror, None] = {}
         self._reports: deque[rows.CarrierReport] = deque(maxlen=REPORTS_MOST)
         self._wake = asyncio.Event()
         self._stopping = False
@@ -177,7 +187,7 @@ class Mirror:
         """The notes of a call that begins or goes on."""
 
         def wake() -> None:
-            self._changed[uuid] = mirror
+            self._changed[mirror] = None
             self._wake.set()
 
         mirror = CallMirror(uuid, base, wake)
@@ -209,7 +219,7 @@ class Mirror:
             changed, self._changed = self._changed, {}
             reports = list(self._reports)
             self._reports.clear()
-            batch = [(mirror, mirror.take()) for mirror in changed.values()]
+            batch = [(mirror, mirror.take()) for mirror in changed]
             changes: list[Change] = [change for _, change in batch]
             loop = asyncio.get_running_loop()
             everything = [*changes, *reports]
@@ -218,7 +228,7 @@ class Mirror:
             )
             for mirror, change in batch[written:]:
                 mirror.put_back(change)
-                self._changed.setdefault(change.uuid, mirror)
+                self._changed[mirror] = None
             self._reports.extendleft(reversed(reports[max(0, written - len(batch)) :]))
             await self._publish([change for _, change in batch[:written]])
             if trouble and not self.trouble:

@@ -48,6 +48,8 @@ class CallChange:
     fields: dict[str, Any]
     turns: list[Turn]
     notes: list[EventNote]
+    #: When this session's media opened; its turns count from there, the row's from the first one.
+    opened_at: datetime | None = None
 
 
 def write(change: CallChange, node: str) -> None:
@@ -66,8 +68,9 @@ def write(change: CallChange, node: str) -> None:
         ends = _apply(record, change.fields)
         record.save()
         if change.turns:
+            offset_ms = _ms_between(record.media_opened_at, change.opened_at)
             TranscriptTurn.objects.bulk_create(
-                [_turn_row(record, turn) for turn in change.turns],
+                [_turn_row(record, turn, offset_ms) for turn in change.turns],
                 update_conflicts=True,
                 unique_fields=["call", "item_id"],
                 update_fields=_TURN_FIELDS,
@@ -93,14 +96,21 @@ def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
     return was_live and not record.is_live
 
 
-def _turn_row(record: CallRecord, turn: Turn) -> TranscriptTurn:
+def _ms_between(first: datetime | None, later: datetime | None) -> int:
+    """How long after the call's media first opened this session's did."""
+    if first is None or later is None:
+        return 0
+    return max(0, round((later - first).total_seconds() * 1000))
+
+
+def _turn_row(record: CallRecord, turn: Turn, offset_ms: int) -> TranscriptTurn:
     return TranscriptTurn(
         call=record,
-        item_id=turn.item_id[:100],
+        item_id=turn.item_id,
         speaker=turn.speaker.value,
         text=turn.text,
-        from_ms=turn.from_ms,
-        to_ms=turn.to_ms,
+        from_ms=turn.from_ms + offset_ms,
+        to_ms=None if turn.to_ms is None else turn.to_ms + offset_ms,
         interrupted=turn.interrupted,
         final=turn.final,
     )

@@ -74,7 +74,7 @@ def _params(request: HttpRequest, body: bytes) -> Params:
         return dict(request.GET.items())
     try:
         params = json.loads(body)
-    except ValueError as mistake:
+    except (ValueError, RecursionError) as mistake:
         raise BadRequest(f"the body is not JSON: {mistake}") from None
     if not isinstance(params, dict):
         raise BadRequest(f"the body is a JSON {type(params).__name__}, wanted an object")
@@ -83,8 +83,12 @@ def _params(request: HttpRequest, body: bytes) -> Params:
 
 def _text(params: Params, name: str) -> str:
     """A short text of the parameters; empty if it is absent, null or something else."""
-    value = params.get(name)
-    return value[:TEXT_MOST] if isinstance(value, str) else ""
+    return _clean(params.get(name))
+
+
+def _clean(value: object) -> str:
+    """Without the signs that forge lines of a log, or that a database or JSON refuses."""
+    return "".join(filter(str.isprintable, value[:TEXT_MOST])) if isinstance(value, str) else ""
 
 
 def _uuid(params: Params, name: str = "uuid") -> str:
@@ -130,14 +134,14 @@ async def event(params: Params) -> HttpResponse:
     status = _text(params, "status")
     leg = _text(params, "uuid") or _text(params, "call_uuid")
     headers = params.get("headers")
-    served = headers.get("call_uuid") if isinstance(headers, dict) else None
-    media_leg = isinstance(served, str) or _text(params, "to").startswith(("ws://", "wss://"))
+    served = _clean(headers.get("call_uuid")) if isinstance(headers, dict) else ""
+    media_leg = bool(served) or _text(params, "to").startswith(("ws://", "wss://"))
     if not status or not leg or len(leg) > 128:
         # Errors, transfers, recordings and what is still to be invented: no harm, no effect.
         return HttpResponse(status=204)
     reception = get_manager().reception
     await get_manager().start()
-    call_uuid = served if isinstance(served, str) else leg
+    call_uuid = served or leg
     with call_context(call_uuid):
         if not media_leg:
             reception.caller_leg(call_uuid, status, _figures(params), ended=status in TERMINAL)

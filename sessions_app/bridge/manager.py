@@ -19,12 +19,11 @@ from django.utils import timezone
 
 from sessions_app import conf as conf_module
 from sessions_app.bridge import housekeeping
-from sessions_app.bridge.plan import CallPlan, CapacityReached
+from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.reception import Reception
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
 from sessions_app.conf import Conf
-from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason, EndRequested
 from sessions_app.logcontext import call_context
 from sessions_app.mirror import Mirror
@@ -51,7 +50,7 @@ class SessionManager:
         self.provider_trouble = ""
         self.mirror = Mirror(conf.node)
         self.reception = Reception(self)
-        self.recent: OrderedDict[str, tuple[EndReason, AgentProfile]] = OrderedDict()
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._suppliers: Suppliers | None = None
         self._sessions: dict[str, CallSession] = {}
         self._plans: dict[str, CallPlan] = {}
@@ -239,10 +238,19 @@ class SessionManager:
             del self._sessions[session.call_uuid]
             del self._plans[session.call_uuid]
         if session.end_reason is not None and session.end_reason is not EndReason.REPLACED:
-            self.recent[session.call_uuid] = (session.end_reason, session.setup.agent)
-            while len(self.recent) > RECENT_MOST:
-                self.recent.popitem(last=False)
+            ended = Ended(session.end_reason, session.setup.agent, session.called)
+            self.remember(session.call_uuid, ended)
         logger.info("Session removed. Active sessions: %d", len(self._sessions))
+
+    def remember(self, call_uuid: str, ended: Ended) -> None:
+        """Keep how a call ended, or was refused: the same webhook again gets the same words."""
+        self._ended[call_uuid] = ended
+        while len(self._ended) > RECENT_MOST:
+            self._ended.popitem(last=False)
+
+    def ended(self, call_uuid: str) -> Ended | None:
+        """How a call ended here lately."""
+        return self._ended.get(call_uuid)
 
     async def close_session(self, call_uuid: str, reason: EndReason = EndReason.SHUTDOWN) -> None:
         """Close the call's session and wait until it is gone."""

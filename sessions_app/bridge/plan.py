@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sessions_app.core.agent import AgentProfile
+from sessions_app.core.events import EndReason
 
 
 class CapacityReached(Exception):
     """Every slot of this process is taken, or it takes no new calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What is kept of a call whose last webhooks are still to come."""
+
+    reason: EndReason
+    agent: AgentProfile | None
+    called: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.utils import timezone
 
 from sessions_app import rows
-from sessions_app.bridge.plan import CallPlan, CapacityReached
+from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket, TicketRefused
 from sessions_app.core.agent import AgentProfile
@@ -90,9 +90,8 @@ class Reception:
         async with self._manager.alone(call.uuid):
             if (session := self._manager.get(call.uuid)) is not None:
                 return self._connect(call, self._renewed(session), session.setup.agent)
-            if call.uuid in self._manager.recent:
-                _, agent = self._manager.recent[call.uuid]
-                return apology(agent, call.called)
+            if (ended := self._manager.ended(call.uuid)) is not None:
+                return apology(ended.agent, ended.called)
             try:
                 with self._manager.slot():
                     return await self._take_in(call)
@@ -163,6 +162,7 @@ class Reception:
             mirror = self._manager.mirror.open(call.uuid, found.base)
             mirror.note("refused", why)
             mirror.ended(EndReason.REFUSED)
+        self._manager.remember(call.uuid, Ended(EndReason.REFUSED, found.agent, call.called))
         return apology(found.agent, call.called)
 
     async def _find(self, call: IncomingCall, issued_s: int, *, live: bool) -> _Found:
@@ -289,7 +289,7 @@ class Reception:
     async def _claim_cold(self, ticket: Ticket) -> CallSession:
         """A call that another process answered comes here: it is served here."""
         uuid, node = ticket.call_uuid, self._manager.node
-        if uuid in self._manager.recent:
+        if self._manager.ended(uuid) is not None:
             raise TicketRefused("the call has ended")
         try:
             with self._manager.slot():
@@ -319,8 +319,8 @@ class Reception:
             if session.media_age_s() > _MEDIA_FRESH_S:
                 session.handle(MediaClosed(clean=False))
             return apology(agent, session.called)
-        if call_uuid in self._manager.recent:
-            return self._last_words(*self._manager.recent[call_uuid])
+        if (ended := self._manager.ended(call_uuid)) is not None:
+            return self._last_words(ended)
         try:
             record = await self._manager.mirror.query(
                 lambda: rows.find_call(call_uuid) or rows.find_by_conversation(conversation_uuid),
@@ -332,13 +332,13 @@ class Reception:
             return apology(None)
         agent = record.agent.profile() if record.agent else AgentProfile()
         if record.end_reason:
-            return self._last_words(EndReason(record.end_reason), agent)
+            return self._last_words(Ended(EndReason(record.end_reason), agent, record.called))
         return apology(agent, record.called)
 
-    def _last_words(self, reason: EndReason, agent: AgentProfile) -> ncco.Ncco:
-        if reason in _GOOD_ENDS:
-            return ncco.goodbye(ncco.GOODBYE, agent.language)
-        return apology(agent)
+    def _last_words(self, ended: Ended) -> ncco.Ncco:
+        if ended.reason in _GOOD_ENDS and ended.agent is not None:
+            return ncco.goodbye(ncco.GOODBYE, ended.agent.language)
+        return apology(ended.agent, ended.called)
 
     def caller_leg(
         self, call_uuid: str, status: str, fields: dict[str, Any], *, ended: bool

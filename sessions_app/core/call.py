@@ -6,8 +6,6 @@ a `Tick` early or often does no harm.
 
 from __future__ import annotations
 
-from collections import deque
-
 from sessions_app.core import events as ev
 from sessions_app.core import prompts
 from sessions_app.core.agent import AgentProfile
@@ -18,11 +16,8 @@ from sessions_app.core.listening import Listening
 from sessions_app.core.playback import Playback
 from sessions_app.core.responses import Responses, Wanted, again
 from sessions_app.core.speaking import Speaking
+from sessions_app.core.tools import END_CALL, Tools
 from sessions_app.core.usage import UsageSum
-
-END_CALL_TOOL = "end_call"
-#: So many tool calls are remembered; a provider that tells of one twice does so at once.
-_TOOLS_KEPT = 256
 
 
 class Call:
@@ -45,6 +40,7 @@ class Call:
         self.listening = Listening()
         self.responses = Responses()
         self.goodbye = Goodbye(limits, self.playback, self.speaking, self.responses)
+        self.tools = Tools()
         self.usage = UsageSum()
         #: Set by the shell for every frame that comes in; an event for each would cost too much.
         self.heard_caller_s = now
@@ -59,7 +55,6 @@ class Call:
         self._nudges = 0
         #: When something that is to be heard last came.
         self._fed_s = now
-        self._tools_answered: deque[str] = deque(maxlen=_TOOLS_KEPT)
         most = agent.max_call_s or limits.max_s
         self._max_s = min(float(most), limits.max_s)
 
@@ -89,9 +84,9 @@ class Call:
     def _take(self, event: ev.Event, now: float, out: list[ev.Command]) -> None:
         match event:
             case ev.AgentAudio():
-                if not self.responses.is_dead(event.response_id):
+                ms = pcm_ms(len(event.pcm), self._provider_rate_hz)
+                if ms and not self.responses.is_dead(event.response_id):
                     self._feed(now, event.response_id)
-                    ms = pcm_ms(len(event.pcm), self._provider_rate_hz)
                     out += self.speaking.audio(event, ms)
             case ev.AgentText():
                 if not self.responses.is_dead(event.response_id):
@@ -244,22 +239,20 @@ class Call:
             self._want(wanted)
 
     def _tool_called(self, event: ev.ToolCalled, now: float, out: list[ev.Command]) -> None:
-        if event.call_id in self._tools_answered:
+        dead = self.responses.is_dead(event.response_id)
+        answer = self.tools.answer(event, interrupted=dead)
+        if answer is None:
             return
-        self._tools_answered.append(event.call_id)
-        if self.responses.is_dead(event.response_id):
-            # It stands in the model's memory and wants an answer, but the caller has moved on.
-            out.append(ev.AnswerTool(event.call_id, '{"error": "the caller interrupted"}'))
+        out.append(answer)
+        if dead:
             return
         running = self.responses.running
         if running is not None and running.response_id == event.response_id:
             running.called_tool = True
-        if event.name == END_CALL_TOOL:
-            out.append(ev.AnswerTool(event.call_id, '{"ok": true}'))
+        if event.name == END_CALL:
             out.append(ev.Note("agent_ends_call"))
             self.goodbye.agent_ends(now)
         else:
-            out.append(ev.AnswerTool(event.call_id, '{"error": "there is no such function"}'))
             out.append(ev.Note("unknown_tool", event.name[:100]))
             self._want(Wanted(ev.Purpose.ANSWER))
 
@@ -335,6 +328,7 @@ class Call:
         wanted, cancel = self.responses.give_up()
         if cancel is not None:
             out.append(cancel)
+            out += self.speaking.response_done(cancel.response_id)
         if wanted is not None:
             out.append(ev.Note("answer_overdue"))
             self._try_again(wanted, now)

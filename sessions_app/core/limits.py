@@ -16,7 +16,7 @@ class Limits:
     #: The media socket must open this soon after the answer.
     unclaimed_s: float = 30.0
     #: A response that was asked for, or is due, must begin to sound this soon.
-    answer_s: float = 8.0
+    answer_s: float = 5.0
     #: A goodbye must have been spoken this soon, or the call ends without it.
     goodbye_s: float = 12.0
     #: Keys pressed within this time of each other belong together.

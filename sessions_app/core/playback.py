@@ -29,6 +29,8 @@ class _Stretch:
 class _Mark:
     mark_id: str
     at_ms: float
+    #: When it should come back, if the phone does not stall.
+    due_s: float
 
 
 class Playback:
@@ -37,7 +39,7 @@ class Playback:
     def __init__(self, lag_ms: float = 80.0) -> None:
         self.written_ms = 0.0
         self._lag_ms = lag_ms
-        # The phone had played `_anchor_ms` of the stream at the time `_anchor_s`.
+        # The phone will have, or had, played `_anchor_ms` of the stream at the time `_anchor_s`.
         self._anchor_s = 0.0
         self._anchor_ms = 0.0
         self._stretches: deque[_Stretch] = deque()
@@ -49,16 +51,21 @@ class Playback:
 
     def played_ms(self, now: float) -> float:
         """How much of the stream the caller has heard, at most."""
-        played = min(self.written_ms, self._anchor_ms + max(0.0, now - self._anchor_s) * 1000)
         while self._marks:
-            overdue_ms = self._anchor_ms + (now - self._anchor_s) * 1000 - self._marks[0].at_ms
-            if overdue_ms < MARK_LOST_MS:
-                return min(played, self._marks[0].at_ms)
+            if (now - self._marks[0].due_s) * 1000 < MARK_LOST_MS:
+                return min(self._unheld_ms(now), self._marks[0].at_ms)
             self._marks.popleft()
             if self._marks_work is None:
                 self._marks_work = False
                 self._marks.clear()
-        return played
+        return self._unheld_ms(now)
+
+    def _unheld_ms(self, now: float) -> float:
+        """How far the phone has come if it does not stall."""
+        return min(self.written_ms, self._anchor_ms + max(0.0, now - self._anchor_s) * 1000)
+
+    def _plays_at_s(self, at_ms: float) -> float:
+        return self._anchor_s + (at_ms - self._anchor_ms) / 1000
 
     def backlog_ms(self, now: float) -> float:
         """Written and not yet played."""
@@ -66,9 +73,9 @@ class Playback:
 
     def wrote(self, item_id: str, audio_ms: float, now: float, padding_ms: float = 0.0) -> None:
         """So much audio of an item, and silence behind it, went to the phone."""
-        played = self.played_ms(now)
-        if played >= self.written_ms:
-            # The queue had run dry: the phone begins again when this reaches it.
+        if self._unheld_ms(now) >= self.written_ms:
+            # The queue had run dry, whether or not a mark has told: the phone begins again when
+            # this reaches it.
             self._anchor_s = now + self._lag_ms / 1000
             self._anchor_ms = self.written_ms
         start, end = self.written_ms, self.written_ms + audio_ms
@@ -83,7 +90,8 @@ class Playback:
     def marked(self, mark_id: str) -> None:
         """A mark was queued behind everything written so far."""
         if self._marks_work is not False:
-            self._marks.append(_Mark(mark_id, self.written_ms))
+            due_s = self._plays_at_s(self.written_ms)
+            self._marks.append(_Mark(mark_id, self.written_ms, due_s))
 
     def mark_played(self, mark_id: str, now: float) -> bool:
         """The phone returned a mark: all before it was heard. False for one not waited for."""
@@ -92,8 +100,12 @@ class Playback:
             return False
         while self._marks and self._marks[0].at_ms <= position:
             self._marks.popleft()
-        self._anchor_s, self._anchor_ms = now, position
         self._marks_work = True
+        if position > self._anchor_ms or now > self._plays_at_s(position):
+            # What was written after a pause begins when it came, however early the mark is.
+            self._anchor_s, self._anchor_ms = now, position
+        for mark in self._marks:
+            mark.due_s = max(mark.due_s, self._plays_at_s(mark.at_ms))
         return True
 
     def heard_ms(self, item_id: str, now: float) -> int:
@@ -109,7 +121,7 @@ class Playback:
         """When the phone begins, or began, to play the item; None if nothing of it was written."""
         for stretch in self._stretches:
             if stretch.item_id == item_id:
-                return self._anchor_s + (stretch.start_ms - self._anchor_ms) / 1000
+                return self._plays_at_s(stretch.start_ms)
         return None
 
     def over(self, item_id: str, now: float) -> bool:
@@ -122,8 +134,9 @@ class Playback:
 
         A mark that comes back earlier is an event of its own.
         """
-        waits_for = self._marks[-1].at_ms + MARK_LOST_MS if self._marks else self.written_ms
-        return self._anchor_s + (waits_for - self._anchor_ms) / 1000
+        if self._marks:
+            return self._marks[-1].due_s + MARK_LOST_MS / 1000
+        return self._plays_at_s(self.written_ms)
 
     def cleared(self, now: float) -> None:
         """Everything not yet played was dropped from the phone's queue."""

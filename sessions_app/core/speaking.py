@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from sessions_app.core.clauses import Clauses
 from sessions_app.core.events import (
     AddAgentWords,
@@ -25,6 +27,8 @@ from sessions_app.core.transcript import TEXT_MOST, AgentItem, Clause
 PROGRESS_S = 1.0
 #: Of so much the lengths of an item before and after resampling and framing may differ.
 ROUNDING_MS = 50.0
+#: So many items are known to be over; what still comes for them is too late.
+SETTLED_KEPT = 64
 
 
 class Speaking:
@@ -34,6 +38,7 @@ class Speaking:
         self.external_voice = external_voice
         self._playback = playback
         self._items: dict[str, AgentItem] = {}
+        self._settled: deque[str] = deque(maxlen=SETTLED_KEPT)
         self._heard_anything = False
         self._progress_s = 0.0
 
@@ -44,28 +49,36 @@ class Speaking:
 
     @property
     def complete(self) -> bool:
-        """Nothing of what is being said is still to come."""
-        return all(item.finished for item in self._items.values())
+        """Of nothing that can be heard is a rest still to come."""
+        return all(
+            item.finished or not (self.external_voice or item.speaks_itself)
+            for item in self._items.values()
+        )
 
     def waits_for(self, item_id: str) -> bool:
         return item_id in self._items
 
-    def _item(self, item_id: str, response_id: str) -> AgentItem:
+    def _item(self, item_id: str, response_id: str) -> AgentItem | None:
+        """The item, made if it is new; None if nothing more may be added to it."""
         item = self._items.get(item_id)
-        if item is None:
+        if item is None and item_id not in self._settled:
             item = self._items[item_id] = AgentItem(item_id, response_id)
-        return item
+        return None if item is None or item.done else item
 
     # ------------------------------------------------------------------ from the model
 
     def audio(self, event: AgentAudio, audio_ms: float) -> list[Command]:
         item = self._item(event.item_id, event.response_id)
+        if item is None:
+            return []
         item.speaks_itself = True
         item.audio_ms += audio_ms
         return [Play(event.item_id, event.pcm)]
 
     def words(self, event: AgentText) -> list[Command]:
         item = self._item(event.item_id, event.response_id)
+        if item is None:
+            return []
         text = event.text[: max(0, TEXT_MOST - len(item.text))]
         item.text += text
         if not self.external_voice or item.speaks_itself:
@@ -95,9 +108,7 @@ class Speaking:
 
     def say(self, item_id: str, text: str) -> list[Command]:
         """Fixed words in the external voice; the model is told that they were said."""
-        item = self._item(item_id, "")
-        item.text = text
-        item.done = True
+        item = self._items[item_id] = AgentItem(item_id, "", text, done=True)
         splitter = Clauses()
         clauses = [*splitter.feed(text), *splitter.flush()]
         return [AddAgentWords(item_id, text), *self._speak(item, clauses)]
@@ -228,4 +239,5 @@ class Speaking:
 
     def _forget(self, item: AgentItem) -> None:
         self._items.pop(item.item_id, None)
+        self._settled.append(item.item_id)
         self._playback.forget(item.item_id)

@@ -27,7 +27,7 @@ def _heard(text: str, heard_ms: float, audio_ms: float, *, complete: bool) -> st
     While more is to come, the words at hand may run ahead of the sound: how long they all will
     sound can only be guessed, and too long is the safe side.
     """
-    if audio_ms <= 0:
+    if audio_ms <= 0 or heard_ms <= 0:
         return ""
     if complete and heard_ms >= audio_ms - 1:
         return text.strip()

@@ -14,6 +14,7 @@ nothing is read while nobody calls `receive()` (so the peer feels a stalled read
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 
@@ -160,7 +161,9 @@ class WebSocket:
             if data:
                 self._writer.write(data)
             elif self._writer.can_write_eof():
-                self._writer.write_eof()
+                # The other side may have reset the connection in this very moment.
+                with contextlib.suppress(OSError):
+                    self._writer.write_eof()
 
     def _over(self) -> None:
         if not self.closed.is_set():

@@ -167,7 +167,7 @@ async def talking(s: Stage, voice: Voice, **more: Any) -> AsyncIterator[Talk]:
 @asynccontextmanager
 async def clean(s: Stage, *, within_s: float = 5.0) -> AsyncIterator[None]:
     """Whatever happens in here: nobody complains, and nothing of it is left."""
-    before = Counter(s.violations())
+    before, logged = Counter(s.violations()), len(s.server.log)
     yield
     await eventually("no live session", lambda: not s.server.active_count(), within_s)
     await eventually("no socket to the model", lambda: not s.openai.open_sockets, within_s)
@@ -175,8 +175,9 @@ async def clean(s: Stage, *, within_s: float = 5.0) -> AsyncIterator[None]:
     await eventually("no speech under way", lambda: not s.speechmatics.in_flight, within_s)
     news = Counter(s.violations()) - before
     assert not news, list(news)
-    faults = [line.text for line in s.server.log if "Traceback" in line.text]
-    assert not faults, s.server.process.tail(60)
+    log = [line.text for line in s.server.log[logged:]]
+    faults = [at for at, text in enumerate(log) if "Traceback" in text]
+    assert not faults, "\n".join(log[max(faults[0] - 3, 0) :][:60])
 
 
 def end_lines(server: RunningServer, call_uuid: str, voice: Voice) -> list[str]:
@@ -269,6 +270,18 @@ async def cleared(phone: PhoneCall, nth: int = 1, timeout_s: float = 5.0) -> flo
         f"clear number {nth}", lambda: phone.media.clears_s[nth - 1 : nth], timeout_s, every_s=0.001
     )
     return found[0]
+
+
+async def quiet(phone: PhoneCall, for_s: float = 0.15, timeout_s: float = 10.0) -> None:
+    """Nothing has been played for a while, and nothing waits to be."""
+
+    def probe() -> bool:
+        now_s = time.monotonic()
+        phone.playback.advance(now_s)
+        played = phone.playback.played
+        return not played or played[-1].start_s + FRAME_S + for_s < now_s
+
+    await eventually("the phone falling silent", probe, timeout_s, every_s=0.02)
 
 
 async def silence_for(seconds: float) -> None:

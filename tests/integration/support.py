@@ -15,6 +15,7 @@ import json
 import os
 import sqlite3
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -326,14 +327,17 @@ async def send(
 class Wire:
     """A TCP proxy: `cut()` breaks every connection and refuses new ones, `hang()` swallows what is
     sent, `mend()` lets everything through again.
+
+    It has a loop of its own, so that a test may block while what it waits for goes through here.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
+        self._loop = BackgroundLoop()
         self._server: asyncio.Server | None = None
         self._port = 0
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._passing = asyncio.Event()
+        self._joins: set[asyncio.Task[None]] = set()
+        self._passing = threading.Event()
         self._passing.set()
 
     @classmethod
@@ -344,67 +348,74 @@ class Wire:
     def through(self, url: str) -> str:
         """The URL with this wire in the place of its host and port."""
         parts = urlsplit(url)
-        login = parts.netloc.rpartition("@")[0]
-        return parts._replace(
-            netloc=f"{login}@127.0.0.1:{self._port}" if login else f"127.0.0.1:{self._port}"
-        ).geturl()
+        login, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{login}{at}127.0.0.1:{self._port}").geturl()
 
-    async def __aenter__(self) -> Wire:
-        await self._listen()
+    def __enter__(self) -> Self:
+        self._loop.__enter__()
+        self._loop.run(self._listen())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.cut()
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.cut()
+        finally:
+            self._loop.__exit__(None, None, None)
 
-    async def cut(self) -> None:
-        if self._server:
-            self._server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        if self._server:
-            await self._server.wait_closed()
-            self._server = None
+    def cut(self) -> None:
+        self._loop.run(self._cut())
 
     def hang(self) -> None:
         self._passing.clear()
 
-    async def mend(self) -> None:
+    def mend(self) -> None:
         self._passing.set()
         if self._server is None:
-            await self._listen()
+            self._loop.run(self._listen())
+
+    async def _cut(self) -> None:
+        if self._server:
+            self._server.close()
+            self._server = None
+        joins = list(self._joins)
+        for join in joins:
+            join.cancel()
+        await asyncio.gather(*joins, return_exceptions=True)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._join, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._arrived, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
+    def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        join = asyncio.create_task(self._join(reader, writer))
+        self._joins.add(join)
+        join.add_done_callback(self._joins.discard)
+
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        far_writer: asyncio.StreamWriter | None = None
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            self._writers.discard(writer)
-            return
-        self._writers.add(far_writer)
-        there = asyncio.create_task(self._pump(reader, far_writer))
-        back = asyncio.create_task(self._pump(far_reader, writer))
-        try:
-            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(reader, far_writer))
+                pumps.create_task(self._pump(far_reader, writer))
+        except* (OSError, _OneSideLeft):
+            pass
         finally:
-            for task in (there, back):
-                task.cancel()
             for each in (writer, far_writer):
-                each.transport.abort()
-                self._writers.discard(each)
+                if each is not None:
+                    each.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                await self._passing.wait()
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
+        while data := await reader.read(65_536):
+            while not self._passing.is_set():  # noqa: ASYNC110  # set by another thread
+                await asyncio.sleep(0.01)
+            writer.write(data)
+            await writer.drain()
+        raise _OneSideLeft
+
+
+class _OneSideLeft(Exception):
+    """Ends the other direction too."""
 
 
 # ---------------------------------------------------------------------- services

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ LONG = Reply(text="word " * 29 + "end.", audio_ms=9000, burst_ms=150)
 SHORT = Reply(text="As you like.", audio_ms=600)
 #: What may lie between the clear and what the transcript claims, at the most.
 MODEST_MS = 500
+#: The phone cannot name the voice of a piece of a frame shorter than 8 ms.
+MEASURE_MS = 9
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +75,8 @@ async def falls_silent(talk: Talk, cut: Cut, for_s: float = 0.5) -> None:
 
 def heard_words(text: str, audio_ms: float, heard_ms: float) -> int:
     """How many whole words fit into what was heard, if every character takes the same time."""
-    reach = len(text) * heard_ms / audio_ms
-    ends, at = 0, 0
-    for word in text.split():
-        at = text.index(word, at) + len(word)
-        ends += at <= reach + 0.1
-    return ends
+    reach = len(text) * (heard_ms + MEASURE_MS) / audio_ms
+    return sum(word.end() <= reach for word in re.finditer(r"\S+", text))
 
 
 async def model_remembers(talk: Talk, sound: Sound, text: str, nth: int = 1) -> str:
@@ -87,7 +86,7 @@ async def model_remembers(talk: Talk, sound: Sound, text: str, nth: int = 1) -> 
         await talk.conn.wait_for("conversation.item.truncate", nth)
         truncation = talk.conn.truncations[nth - 1]
         assert truncation.voice == sound.voice
-        assert heard_ms - MODEST_MS <= truncation.audio_end_ms <= heard_ms + 2
+        assert heard_ms - MODEST_MS <= truncation.audio_end_ms <= heard_ms + MEASURE_MS
         assert truncation.audio_end_ms > 0
         return ""
     await talk.conn.wait_for("conversation.item.delete", nth)
@@ -158,6 +157,7 @@ def test_an_answer_can_be_interrupted_long_after_the_model_has_finished_it(
             await talk.conn.caller_said("Stop.")
             await talk.hears(3)
             assert talk.conn.errors == {} and talk.conn.got("response.cancel") == []
+        await house.rows.ended(talk.phone.uuid)
         said = [(t.speaker, t.interrupted) for t in turns(house.rows, talk.phone.uuid)]
         assert said == [
             ("agent", False), ("caller", False), ("agent", True), ("caller", False),
@@ -186,7 +186,7 @@ def test_late_pieces_of_an_interrupted_response_are_not_played(house: House, voi
             if voice == "openai":
                 await falls_silent(talk, Cut(speech_s, await cleared(talk.phone)), 1.0)
                 assert answer is not None
-                assert talk.conn.truncations[0].audio_end_ms <= talk.heard_ms(answer) + 2
+                assert talk.conn.truncations[0].audio_end_ms <= talk.heard_ms(answer) + MEASURE_MS
             else:
                 await silence_for(1.0)
                 assert len(talk.sounds()) == 1, "a dead response was given a voice"
@@ -218,6 +218,7 @@ def test_a_caller_may_interrupt_twice_in_a_row(house: House, voice: Voice) -> No
                 await talk.conn.caller_said(f"No, {nth}.")
             await talk.hears(4)
             assert talk.conn.errors == {} and talk.conn.got("response.cancel") == []
+        await house.rows.ended(talk.phone.uuid)
         said = [(t.speaker, t.interrupted) for t in turns(house.rows, talk.phone.uuid)]
         assert said == [
             ("agent", False), ("caller", False), ("agent", True), ("caller", False),
@@ -278,7 +279,9 @@ def test_later_items_of_a_response_are_forgotten_with_the_one_that_was_cut(house
             await talk.conn.wait_for("conversation.item.delete", 2)
             assert talk.conn.deleted == items[1:]
             assert talk.conn.errors == {}
-        assert [t.text for t in turns(house.rows, talk.phone.uuid, "agent")] == [GREETING, "one"]
+        await house.rows.ended(talk.phone.uuid)
+        (_, turn) = turns(house.rows, talk.phone.uuid, "agent")
+        assert turn.interrupted and turn.text in ("", "one")
 
     house.run(scenario())
 
@@ -436,7 +439,7 @@ def test_a_phone_that_stalls_is_not_believed_to_have_played(house: House) -> Non
             print(f"heard {heard_ms:.0f} ms, claimed {claimed_ms} ms")
             await cleared(talk.phone)
             await silence_for(0.3)
-            assert claimed_ms <= talk.heard_ms(answer) + 2
+            assert claimed_ms <= talk.heard_ms(answer) + MEASURE_MS
 
     house.run(scenario())
 

@@ -127,7 +127,7 @@ class Line:
         self.speaks = speaks
         self.call = Call(
             agent or AgentProfile(),
-            limits or Limits(),
+            limits or Limits(answer_s=8.0),
             speaks=speaks,
             provider_rate_hz=RATE_HZ,
             voice_rate_hz=0 if speaks else RATE_HZ,

@@ -236,7 +236,7 @@ def test_sound_that_comes_after_its_response_was_done_does_not_hold_the_call_up(
     assert len(line.requests()) > 1
 
 
-@pytest.mark.parametrize("audio", [b"", b"\1\0"])
+@pytest.mark.parametrize("audio", [b"\1\0", b"\1\0" * 7])
 def test_an_item_with_next_to_no_sound_is_settled_like_any_other(audio: bytes) -> None:
     line = greeted(Line(agent(nudge_after_s=10)))
     line.caller_says("u1", 1)
@@ -245,6 +245,17 @@ def test_an_item_with_next_to_no_sound_is_settled_like_any_other(audio: bytes) -
     line.do(ev.ResponseDone("r1", "completed"))
     line.wait(12)
     assert line.last_request().purpose is ev.Purpose.NUDGE
+
+
+def test_an_item_without_any_sound_is_no_answer() -> None:
+    line = greeted(Line())
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentAudio("r1", "i1", b""), ev.AgentItemDone("r1", "i1"))
+    line.do(ev.ResponseDone("r1", "completed"))
+    line.wait(1)
+    assert line.last_request().purpose is ev.Purpose.ANSWER
+    assert line.call.speaking.silent
 
 
 def test_a_busy_model_is_asked_again_a_moment_later() -> None:
@@ -391,3 +402,14 @@ def test_a_phone_that_keeps_its_marks_makes_no_busy_loop() -> None:
     line.answer("r3", "i3", "Better", 1000)
     line.wait(6)
     assert line.turn("i3").final
+
+
+def test_words_that_never_sounded_are_given_up_with_their_response() -> None:
+    line = greeted(Line(agent(nudge_after_s=10)))
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "You cannot hear me"))
+    line.wait(9)
+    line.answer("r2", "i2", "But now", 800, line.last_request().request_id)
+    line.wait(13)
+    assert line.last_request().purpose is ev.Purpose.NUDGE

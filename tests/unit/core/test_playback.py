@@ -252,3 +252,121 @@ def test_a_long_call_is_forgotten_as_it_is_settled() -> None:
         clock.played_ms(now + 0.9)
         clock.forget(f"item{number}")
     assert len(clock._stretches) + len(clock._marks) + len(clock._heard_ms) < 10
+
+
+# ---------------------------------------------------------------------- beside an honest phone
+
+
+@dataclass
+class HonestPhone:
+    """Plays what reaches it, one second a second; its marks come back late, or never."""
+
+    clock: Playback
+    way_s: float
+    now: float = 50.0
+    free_s: float = 0.0
+    played: list[tuple[str, float, float]] = field(default_factory=list)
+    due: list[tuple[float, str]] = field(default_factory=list)
+    serial: int = 0
+
+    def write(self, item: str, frames: int) -> None:
+        for _ in range(frames):
+            self.clock.wrote(item, 20.0, self.now)
+            start = max(self.free_s, self.now + self.way_s)
+            self.played.append((item, start, start + 0.02))
+            self.free_s = start + 0.02
+
+    def mark(self, back_s: float | None) -> None:
+        self.serial += 1
+        self.clock.marked(f"m{self.serial}")
+        if back_s is not None:
+            at = max(self.free_s, self.now + self.way_s) + back_s
+            self.due.append((max(at, self.due[-1][0] if self.due else 0.0), f"m{self.serial}"))
+
+    def wait(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.due and self.due[0][0] <= until:
+            self.now, mark_id = max(self.now, self.due[0][0]), self.due[0][1]
+            del self.due[0]
+            self.clock.mark_played(mark_id, self.now)
+        self.now = until
+
+    def heard_ms(self, item: str) -> float:
+        return sum(
+            1000 * max(0.0, min(end, self.now) - start)
+            for name, start, end in self.played
+            if name == item
+        )
+
+
+acts = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.sampled_from(ITEMS), st.integers(1, 60)),
+        st.tuples(st.just("mark"), st.sampled_from([0.0, 0.05, 0.4, 1.5, 3.0, None])),
+        st.tuples(st.just("wait"), st.sampled_from([0.02, 0.1, 0.5, 1.9, 2.1])),
+    ),
+    max_size=40,
+)
+
+
+@given(acts, st.floats(0.0, 0.08), st.booleans())
+@settings(max_examples=1000)
+def test_the_clock_is_never_ahead_of_an_honest_phone(
+    story: list[tuple[object, ...]], way_s: float, marks: bool
+) -> None:
+    phone = HonestPhone(Playback(), way_s)
+    for act in story:
+        match act:
+            case ("write", str(item), int(frames)):
+                phone.write(item, frames)
+            case ("mark", back_s):
+                assert back_s is None or isinstance(back_s, float)
+                phone.mark(back_s if marks else None)
+            case ("wait", float(seconds)):
+                phone.wait(seconds)
+        for item in ITEMS:
+            assert phone.clock.heard_ms(item, phone.now) <= phone.heard_ms(item) + 1
+
+
+@given(acts, st.floats(0.0, 0.08))
+@settings(max_examples=300)
+def test_in_the_end_everything_an_honest_phone_played_counts_as_heard(
+    story: list[tuple[object, ...]], way_s: float
+) -> None:
+    phone = HonestPhone(Playback(), way_s)
+    for act in story:
+        match act:
+            case ("write", str(item), int(frames)):
+                phone.write(item, frames)
+            case ("mark", back_s):
+                assert back_s is None or isinstance(back_s, float)
+                phone.mark(back_s)
+            case ("wait", float(seconds)):
+                phone.wait(seconds)
+    phone.wait(200)
+    for item in ITEMS:
+        assert phone.clock.heard_ms(item, phone.now) == pytest.approx(phone.heard_ms(item), abs=1)
+
+
+def test_what_is_written_while_a_mark_is_waited_for_begins_when_it_was_written() -> None:
+    clock = Playback(lag_ms=0)
+    ten_frames(clock, "a", 1.0)
+    clock.marked("m1")
+    ten_frames(clock, "b", 2.5)
+    assert clock.heard_ms("b", 2.6) == 0
+    assert clock.heard_ms("b", 3.21) == 200, "the mark is given up by now"
+    early = Playback(lag_ms=0)
+    ten_frames(early, "a", 1.0)
+    early.marked("m1")
+    ten_frames(early, "b", 3.15)
+    assert early.heard_ms("b", 3.21) == pytest.approx(60, abs=1)
+
+
+def test_a_mark_says_nothing_about_what_was_written_since() -> None:
+    clock = Playback(lag_ms=80)
+    ten_frames(clock, "a", 1.0)
+    clock.marked("m1")
+    ten_frames(clock, "b", 1.3)
+    clock.mark_played("m1", 1.31)
+    assert clock.heard_ms("b", 1.35) == 0
+    assert clock.heard_ms("b", 1.48) == pytest.approx(100, abs=1)

@@ -1,0 +1,584 @@
+"""The model's service misbehaves in every way it knows: the caller hears words, never silence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.openai import RealtimeConnection, Refusal, Reply, Script
+from tests.fakes.pattern import decode, voice_pcm
+from tests.fakes.stage import Stage
+from tests.fakes.vonage import PhoneCall
+from tests.fakes.waiting import eventually
+from tests.integration.conversation import (
+    VOICES,
+    House,
+    Voice,
+    calling,
+    clean,
+    expect,
+    hears,
+    kinds,
+    logged_at,
+    quiet,
+    ring,
+    silence_for,
+    talking,
+    turns,
+    usage,
+)
+
+GREETING = "Good day."
+SHORT = Reply(text="Yes, of course.", audio_ms=600)
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    with calling(greeting=GREETING) as house:
+        yield house
+
+
+async def apologised(house: House, phone: PhoneCall, timeout_s: float = 5.0) -> None:
+    """The caller heard the carrier's voice apologise, and then the call was over."""
+    text = await phone.wait_for_talk("", timeout_s)
+    assert "sorry" in text.lower()
+    await phone.wait_ended()
+    row = await house.rows.ended(phone.uuid)
+    assert row["end_reason"] == "provider_failed"
+
+
+async def goes_on(s: Stage, phone: PhoneCall, conn: RealtimeConnection) -> None:
+    """The conversation works: a question is answered aloud."""
+    await quiet(phone)
+    asked_s = time.monotonic()
+    await conn.caller_said("Does it work?")
+    await phone.wait_for_voice(8.0, since_s=asked_s)
+
+
+# ---------------------------------------------------------------------- opening
+
+
+def test_a_handshake_refused_twice_is_tried_a_third_time(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        before = s.openai.refused
+        s.openai.next_scripts += [Script(refuse=Refusal(503, "server_error"))] * 2
+        async with clean(s), ring(s, "openai") as phone:
+            await phone.wait_for_voice(8.0)
+            assert s.openai.refused == before + 2
+            await goes_on(s, phone, await s.connection_of(phone))
+            assert phone.talked == []
+
+    house.run(scenario())
+
+
+@pytest.mark.parametrize("voice", VOICES)
+@pytest.mark.parametrize(
+    "refusal",
+    [Refusal(401, "invalid_api_key"), Refusal(429, "insufficient_quota")],
+    ids=lambda refusal: refusal.code,
+)
+def test_what_trying_again_cannot_help_is_tried_once_and_told_in_words(
+    house: House, voice: Voice, refusal: Refusal
+) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        before = s.openai.refused
+        s.openai.next_scripts.append(Script(refuse=refusal))
+        async with clean(s):
+            async with ring(s, voice) as phone:
+                await apologised(house, phone)
+                assert s.openai.refused == before + 1
+                assert phone.hung_up_s is not None and phone.hung_up_s - phone.started_s < 3
+            health = await s.server.ahealth()
+            assert health["status"] == "degraded" and not health["checks"]["provider"]["ok"]
+            assert "provider_lost" in kinds(house.rows, phone.uuid)
+            async with ring(s, voice) as phone:
+                await phone.wait_for_voice()
+            assert (await s.server.ahealth())["checks"]["provider"]["ok"]
+
+    house.run(scenario())
+
+
+def test_a_service_that_refuses_for_good_is_given_up_after_three_tries(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        before = s.openai.refused
+        s.openai.next_scripts += [Script(refuse=Refusal(503, "server_error"))] * 3
+        async with clean(s):
+            async with ring(s, "openai") as phone:
+                await apologised(house, phone, 10.0)
+                assert s.openai.refused == before + 3
+            assert not s.openai.next_scripts
+
+    house.run(scenario())
+
+
+def test_a_service_that_never_says_a_word_is_not_waited_for_long(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        s.openai.next_scripts += [Script(hang=True)] * 3
+        async with clean(s):
+            async with ring(s, "speechmatics") as phone:
+                await apologised(house, phone, 15.0)
+                assert phone.hung_up_s is not None
+                waited_s = phone.hung_up_s - phone.started_s
+                print(f"words after {waited_s:.1f} s")
+                assert waited_s < 12, "so long did the caller listen to silence"
+            s.openai.next_scripts.clear()
+
+    house.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(error_then_close=("invalid_api_key", 3000)),
+        Script(error_then_close=("model_not_found", 1000)),
+        Script(update_error="invalid_value"),
+    ],
+    ids=["key refused after 101", "no such model", "session.update refused"],
+)
+def test_an_error_before_the_session_is_ready_ends_the_call_in_words(
+    house: House, script: Script
+) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        before = len(s.openai.connections)
+        s.openai.next_scripts.append(script)
+        async with clean(s):
+            async with ring(s, "openai") as phone:
+                await apologised(house, phone)
+            assert len(s.openai.connections) == before + 1, "it cannot be mended by trying again"
+
+    house.run(scenario())
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_what_the_caller_says_before_the_model_is_ready_reaches_it(
+    house: House, voice: Voice
+) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        expect(s, voice, updated_delay_s=1.2)
+        async with clean(s), ring(s, voice) as phone:
+            media = await phone.wait_connected()
+            media.speak(voice_pcm(9, 0, 600, media.rate))
+            conn = await s.openai.connection(len(s.openai.connections))
+            await conn.wait_configured()
+            await eventually("the caller's audio", lambda: conn.audio_in_ms)
+            early_ms = conn.audio_in_ms
+            first = bytes(conn.audio_in)
+            frames = [first[at : at + 2400] for at in range(0, len(first) - 2400, 2400)]
+            words = [h for f in frames if (h := decode(f, 24_000)) and h.voice == 9]
+            assert early_ms >= 900, f"{early_ms:.0f} ms of 1200 came"
+            assert len(words) >= 10, "the first words were lost"
+            await phone.wait_for_voice()
+            # Nothing lags behind for the rest of the call.
+            opened_s = media.opened_s
+            assert opened_s is not None
+            await silence_for(0.5)
+            assert conn.audio_in_ms >= (time.monotonic() - opened_s) * 1000 - 300
+
+    house.run(scenario())
+
+
+# ---------------------------------------------------------------------- breaking off
+
+BREAKS: dict[str, Callable[[RealtimeConnection], Any]] = {
+    "1011": lambda conn: conn.close(1011, "keepalive ping timeout"),
+    "1001": lambda conn: conn.close(1001, "going away"),
+    "session_expired": lambda conn: expires(conn),
+    "insufficient_quota": lambda conn: conn.error("insufficient_quota"),
+}
+
+
+async def expires(conn: RealtimeConnection) -> None:
+    await conn.error("session_expired")
+    await conn.close(1001)
+
+
+@pytest.mark.parametrize("how", [*BREAKS, "abort"])
+def test_a_model_lost_in_the_middle_of_a_call_is_told_in_words(house: House, how: str) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        voice: Voice = "speechmatics" if how == "1011" else "openai"
+        expect(s, voice)
+        async with clean(s), talking(s, voice) as talk:
+            await talk.hears(1)
+            lost_s = time.monotonic()
+            if how == "abort":
+                talk.conn.abort()
+            else:
+                await BREAKS[how](talk.conn)
+            await apologised(house, talk.phone)
+            assert talk.phone.hung_up_s is not None and talk.phone.hung_up_s - lost_s < 4
+            assert len(talk.phone.events("disconnected")) == 1
+
+    house.run(scenario())
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_what_the_model_said_before_it_was_lost_is_heard_first(house: House, voice: Voice) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        expect(s, voice, Reply(text="word " * 9 + "end.", audio_ms=3000), greeting_ms=400)
+        async with clean(s), talking(s, voice) as talk:
+            await talk.hears(1)
+            await talk.conn.caller_said("Tell me.")
+            await talk.hears(2, 300)
+            await talk.conn.wait_idle()
+            await eventually("its sound", lambda: not s.speechmatics.in_flight)
+            await talk.conn.close(1011)
+            await apologised(house, talk.phone, 8.0)
+            sound = talk.sounds()[1]
+            assert talk.heard_ms(sound) > sound.audio_ms - 30
+
+    house.run(scenario())
+
+
+def test_the_service_away_in_the_middle_of_a_call_and_back_again(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        async with clean(s):
+            async with talking(s, "openai") as talk:
+                await talk.hears(1)
+                await s.openai.stop()
+                await apologised(house, talk.phone)
+            async with ring(s, "openai") as phone:
+                await apologised(house, phone, 10.0)
+            await s.openai.start()
+            async with talking(s, "openai") as talk:
+                await talk.hears(1)
+
+    house.run(scenario())
+
+
+# ---------------------------------------------------------------------- responses
+
+
+@pytest.mark.parametrize("voice", VOICES)
+@pytest.mark.parametrize("purpose", ["greeting", "answer"])
+def test_a_response_that_failed_is_asked_for_again(
+    house: House, voice: Voice, purpose: str
+) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        failed = Reply(status="failed", code="inference_rate_limit_exceeded")
+        if purpose == "greeting" and voice == "openai":
+            s.openai.next_scripts.append(replies(failed, SHORT))
+        else:
+            expect(s, voice, failed, SHORT)
+        async with clean(s), ring(s, voice) as phone:
+            await phone.wait_for_voice()
+            conn = await s.connection_of(phone)
+            await quiet(phone)
+            before = len(conn.got("response.create"))
+            asked_s = time.monotonic()
+            if purpose == "answer":
+                await conn.caller_said("Hello?")
+                await phone.wait_for_voice(since_s=asked_s)
+                assert len(conn.got("response.create")) == before + 1
+            assert phone.talked == [] and conn.errors == {}
+        await house.rows.ended(phone.uuid)
+        if purpose == "answer" or voice == "openai":
+            assert "response_failed" in kinds(house.rows, phone.uuid)
+
+    house.run(scenario())
+
+
+def replies(*all_of_them: Reply) -> Script:
+    """A connection whose very first response is the first of these."""
+    script = Script()
+    script.replies.extend(all_of_them)
+    return script
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_a_response_that_failed_twice_ends_the_call_in_words(house: House, voice: Voice) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        failed = Reply(status="failed", code="rate_limit_exceeded")
+        expect(s, voice, failed, failed, failed)
+        async with clean(s), talking(s, voice) as talk:
+            await talk.hears(1)
+            before = len(talk.conn.got("response.create"))
+            await talk.conn.caller_said("Hello?")
+            await apologised(house, talk.phone)
+            assert len(talk.conn.got("response.create")) == before + 1
+
+    house.run(scenario())
+
+
+def test_a_response_that_is_cut_off_by_its_length_is_heard_and_the_call_goes_on(
+    house: House,
+) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        expect(s, "openai", Reply(text="one two three four", status="incomplete", audio_ms=1600))
+        async with clean(s), talking(s, "openai") as talk:
+            await talk.hears(1)
+            await talk.conn.caller_said("Go on.")
+            await talk.hears(2, 700)
+            await silence_for(0.5)
+            await goes_on(s, talk.phone, talk.conn)
+            assert talk.phone.talked == []
+        await house.rows.ended(talk.phone.uuid)
+        assert "response_incomplete" in kinds(house.rows, talk.phone.uuid)
+
+    house.run(scenario())
+
+
+def test_an_empty_response_is_not_taken_for_an_answer(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        expect(s, "openai", SHORT)
+        async with clean(s), talking(s, "openai") as talk:
+            await talk.hears(1)
+            await quiet(talk.phone)
+            asked_s = time.monotonic()
+            create_no_responses(talk.conn)
+            await talk.conn.caller_said("Hello?")
+            talk.conn.begin(Reply(), {}, silent=True)
+            await talk.phone.wait_for_voice(since_s=asked_s)
+            assert talk.phone.talked == []
+
+    house.run(scenario())
+
+
+def create_no_responses(conn: RealtimeConnection) -> None:
+    """From now on the model's service leaves turns unanswered, whatever it was told."""
+    conn.session["audio"]["input"]["turn_detection"]["create_response"] = False
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again(house: House) -> None:
+    """Not begun, begun without a sound, or broken off in the middle: all at the same time."""
+
+    async def scenario() -> None:
+        s = house.stage
+        text = "This is a sentence. And this is another one which never comes to its end."
+        half: dict[Voice, Reply] = {
+            "openai": Reply(text="one two three four", audio_ms=1600, stall=True),
+            "speechmatics": Reply(text=text, stall=True),
+        }
+
+        async def stuck(how: str, voice: Voice) -> None:
+            async with ring(s, voice) as phone:
+                await phone.wait_for_voice()
+                conn = await s.connection_of(phone)
+                await quiet(phone)
+                if how != "half of it":
+                    create_no_responses(conn)
+                asked_s = time.monotonic()
+                await conn.caller_said("Hello?")
+                if how == "half of it":
+                    await phone.wait_for_voice(since_s=asked_s)
+                    await quiet(phone)
+                elif how == "created only":
+                    conn.begin(Reply(stall=True), {}, silent=True)
+                stuck_s = time.monotonic()
+                await phone.wait_for_voice(18.0, since_s=stuck_s)
+                print(f"{how}, {voice}: {time.monotonic() - stuck_s:.1f} s of silence")
+                assert phone.talked == [] and conn.errors == {}
+
+        async with clean(s), asyncio.TaskGroup() as calls:
+            for how in ("none", "created only", "half of it"):
+                for voice in VOICES:
+                    expect(s, voice, *([half[voice]] if how == "half of it" else []))
+                    calls.create_task(stuck(how, voice))
+                    await s.openai.connection(len(s.openai.connections) + 1)
+
+    house.run(scenario())
+
+
+def test_a_busy_model_is_not_besieged(house: House) -> None:
+    """Its answer is on its way but has not been announced when a pressed key wants another."""
+
+    async def scenario() -> None:
+        s = house.stage
+        slow = Reply(text="At last.", audio_ms=400, created_delay_s=2.5)
+        expect(s, "openai", slow, SHORT)
+        async with clean(s), talking(s, "openai") as talk:
+            await talk.hears(1)
+            await talk.phone.press("7")
+            await silence_for(0.3)
+            await talk.conn.caller_said("Hello?")
+            await talk.hears(2)
+            await talk.hears(3)
+            busy = talk.conn.errors["conversation_already_has_active_response"]
+            print(f"refused as busy {busy} times")
+            assert busy <= 12
+            assert set(talk.conn.errors) <= {"conversation_already_has_active_response"}
+
+    house.run(scenario())
+
+
+def test_usage_is_summed_over_every_response_the_cancelled_ones_included(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        slow = Reply(text="word " * 29 + "end.", audio_ms=6000, burst_ms=4000)
+        expect(s, "openai", slow, SHORT, greeting_ms=400)
+        async with clean(s), talking(s, "openai") as talk:
+            await talk.hears(1)
+            await talk.conn.caller_said("One.")
+            await talk.hears(2, 500)
+            await talk.conn.caller_said("Two.")
+            await talk.hears(3)
+            await silence_for(0.2)
+        row = await house.rows.ended(talk.phone.uuid)
+        done = [e.event["response"] for e in talk.conn.sent if e.type == "response.done"]
+        assert [r["status"] for r in done] == ["completed", "cancelled", "completed"]
+        spent = usage(row)
+        assert spent["responses"] == 3 and spent["transcriptions"] == 2
+        for name in ("input_tokens", "output_tokens", "total_tokens"):
+            assert spent[name] == sum(r["usage"][name] for r in done)
+        cached = sum(r["usage"]["input_token_details"]["cached_tokens"] for r in done)
+        assert cached in spent.values()
+
+    house.run(scenario())
+
+
+# ---------------------------------------------------------------------- what comes in
+
+GARBAGE: list[str | bytes] = [
+    "this is no JSON",
+    "[]",
+    "null",
+    '"text"',
+    '{"type": 5}',
+    "{}",
+    b"\x00\x01\x02",
+    '{"type": "response.output_audio.delta", "response_id": "r", "item_id": "i", "delta": "%%"}',
+    '{"type": "response.output_audio.delta", "response_id": "r", "item_id": null, "delta": "AA=="}',
+    '{"type": "response.output_audio_transcript.delta"}',
+    '{"type": "response.created", "response": null}',
+    '{"type": "response.done", "response": {"id": "resp_nobody", "status": "in a mood"}}',
+    '{"type": "response.output_item.done", "response_id": "r", "item": {"type": "function_call"}}',
+    '{"type": "conversation.item.input_audio_transcription.completed", "item_id": "nobody"}',
+    '{"type": "input_audio_buffer.speech_stopped", "item_id": "nobody", "audio_end_ms": -5}',
+    '{"type": "error", "error": "a text"}',
+    '{"type": "error", "error": {"type": null, "code": null, "message": null}}',
+    '{"type": "error"}',
+    json.dumps({"type": "session.mystery", "depth": {"of": ["things"] * 50}}),
+    '{"type": "a" ' + " " * 100_000 + "}",
+    "[" * 5000 + "]" * 5000,
+]
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_garbage_and_unknown_events_change_nothing(house: House, voice: Voice) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        expect(s, voice, unknown_events=True)
+        async with clean(s), talking(s, voice) as talk:
+            await talk.hears(1)
+            for message in GARBAGE:
+                await talk.conn.send_raw(message)
+            for code in ("item_truncate_invalid_item_id", "response_cancel_not_active", "whatever"):
+                await talk.conn.error(code)
+            await goes_on(s, talk.phone, talk.conn)
+            await talk.conn.wait_idle()
+            await silence_for(0.5)
+            assert talk.phone.talked == [] and talk.phone.media.open
+            assert talk.conn.errors == {}
+        row = await house.rows.ended(talk.phone.uuid)
+        assert row["end_reason"] == "caller_hung_up"
+        noted = kinds(house.rows, talk.phone.uuid)
+        assert "provider_unknown_event" in noted and "provider_garbage" in noted
+        assert len(noted) < 20, "garbage fills the row"
+
+    house.run(scenario())
+
+
+def test_words_that_come_late_out_of_order_or_never_stand_where_they_were_said(
+    house: House,
+) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        script = expect(s, "openai", SHORT, SHORT, SHORT, greeting_ms=400)
+        async with clean(s), talking(s, "openai") as talk:
+            await talk.hears(1)
+            script.transcription_delay_s = 3.0
+            await talk.conn.caller_said("First.")
+            await talk.hears(2)
+            script.transcription_delay_s = 0.1
+            await talk.conn.caller_said("Second.")
+            await talk.hears(3)
+            await talk.conn.caller_said("mumble", transcription_fails=True)
+            await talk.hears(4)
+            await silence_for(2.0)
+        await house.rows.ended(talk.phone.uuid)
+        said = [(turn.speaker, turn.text) for turn in turns(house.rows, talk.phone.uuid)]
+        assert said == [
+            ("agent", GREETING),
+            ("caller", "First."),
+            ("agent", SHORT.text),
+            ("caller", "Second."),
+            ("agent", SHORT.text),
+            ("caller", ""),
+            ("agent", SHORT.text),
+        ]
+        assert all(turn.final for turn in turns(house.rows, talk.phone.uuid))
+        assert "transcription_failed" in kinds(house.rows, talk.phone.uuid)
+
+    house.run(scenario())
+
+
+def test_a_tool_that_does_not_exist_is_answered_once_and_the_talk_goes_on(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        expect(s, "openai", SHORT)
+        async with clean(s), talking(s, "openai") as talk:
+            await talk.hears(1)
+            for arguments in ("{}", "not json at all"):
+                asked_s = time.monotonic()
+                call_id = await talk.conn.call_tool("open_the_safe", arguments)
+                assert "error" in json.loads(await talk.conn.tool_output(call_id))
+                await talk.phone.wait_for_voice(since_s=asked_s)
+                await talk.conn.wait_idle()
+                await silence_for(1.0)
+            assert talk.conn.conversation.unanswered == [] and talk.conn.errors == {}
+
+    house.run(scenario())
+
+
+def test_a_service_that_does_not_answer_our_goodbye_holds_nothing_up(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        async with clean(s, within_s=8.0), talking(s, "openai") as talk:
+            await talk.hears(1)
+            fall_dumb(talk.conn)
+            await talk.phone.hang_up()
+            uuid = talk.phone.uuid
+            await s.server.wait_for_log(f"[{uuid}] Session removed", 6.0)
+            took_s = logged_at(s.server, uuid, "Session removed") - logged_at(s.server, uuid, "🧹")
+            print(f"released after {took_s:.2f} s")
+            assert 0.2 < took_s < 2.0
+
+    house.run(scenario())
+
+
+def fall_dumb(conn: RealtimeConnection) -> None:
+    """Nothing more is sent on this connection, not even the answer to a close frame."""
+    socket = conn._socket
+    assert socket is not None
+    socket._flush = lambda: None  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_a_caller_is_answered_again_right_after_all_of_this(house: House, voice: Voice) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        s.openai.next_scripts.clear()
+        s.speechmatics.replies.clear()
+        async with clean(s), talking(s, voice) as talk:
+            first = await talk.hears(1)
+            await hears(talk.phone, first.voice, first.audio_ms - 20)
+            await goes_on(s, talk.phone, talk.conn)
+
+    house.run(scenario())

@@ -1,0 +1,226 @@
+"""The caller's sound on its way in, and clauses on their way to a voice."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sessions_app.bridge.inbox import EARLY_FRAMES, LIVE_FRAMES, Inbox
+from sessions_app.bridge.voice import VoiceQueue
+from sessions_app.core import events as ev
+from tests.unit.bridge.clockwork import now, run
+from tests.unit.bridge.fakes import FakeVoice, hangs
+
+
+def frame(number: int) -> bytes:
+    return number.to_bytes(2, "little") * 160
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_what_the_caller_said_before_the_model_was_ready_is_not_lost() -> None:
+    async def story() -> None:
+        got: list[bytes] = []
+        inbox = Inbox(8000, 8000)
+        for number in range(250):
+            inbox.put(frame(number))
+        task = asyncio.create_task(inbox.run(got.append))
+        await asyncio.sleep(1)
+        await stop(task)
+        assert b"".join(got) == b"".join(frame(number) for number in range(250))
+        assert inbox.dropped == 0
+
+    run(story())
+
+
+def test_before_the_model_is_ready_the_oldest_is_dropped_and_counted() -> None:
+    async def story() -> None:
+        got: list[bytes] = []
+        inbox = Inbox(8000, 8000)
+        for number in range(EARLY_FRAMES + 7):
+            inbox.put(frame(number))
+        task = asyncio.create_task(inbox.run(got.append))
+        await asyncio.sleep(1)
+        await stop(task)
+        assert b"".join(got) == b"".join(frame(n) for n in range(7, EARLY_FRAMES + 7))
+        assert inbox.dropped == 7
+
+    run(story())
+
+
+def test_a_model_that_takes_nothing_gets_what_is_fresh() -> None:
+    async def story() -> None:
+        got: list[bytes] = []
+        inbox = Inbox(8000, 8000)
+        task = asyncio.create_task(inbox.run(got.append))
+        inbox.put(frame(0))
+        await asyncio.sleep(1)
+        for number in range(1, 201):
+            inbox.put(frame(number))
+        await asyncio.sleep(1)
+        await stop(task)
+        assert b"".join(got[1:]) == b"".join(frame(n) for n in range(201 - LIVE_FRAMES, 201))
+        assert inbox.dropped == 200 - LIVE_FRAMES
+
+    run(story())
+
+
+def test_the_models_rate_is_what_comes_out() -> None:
+    async def story() -> None:
+        got: list[bytes] = []
+        inbox = Inbox(8000, 24_000)
+        task = asyncio.create_task(inbox.run(got.append))
+        for number in range(100):
+            inbox.put(frame(number))
+            await asyncio.sleep(0.02)
+        await stop(task)
+        assert len(b"".join(got)) == pytest.approx(100 * 960, abs=100)
+
+    run(story())
+
+
+# ---------------------------------------------------------------------- the voice
+
+
+class Choir:
+    def __init__(self, voice: FakeVoice | None = None, **options: float) -> None:
+        self.voice = voice or FakeVoice()
+        self.events: list[ev.Event] = []
+        self.backlog_ms = 0.0
+        self.queue = VoiceQueue(
+            self.voice, self.events.append, backlog_ms=lambda: self.backlog_ms, **options
+        )
+
+    def ask(self, *texts: str, item: str = "i") -> None:
+        for number, text in enumerate(texts):
+            self.queue.speak(ev.SpeakClause(item, number, text))
+
+    async def __aenter__(self) -> Choir:
+        self._task = asyncio.create_task(self.queue.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await stop(self._task)
+
+
+def test_clauses_are_spoken_one_after_the_other() -> None:
+    async def story() -> None:
+        async with Choir() as choir:
+            choir.ask("one", "two", "three")
+            await asyncio.sleep(1)
+            assert choir.voice.asked == ["one", "two", "three"]
+            order = [(type(e).__name__, e.clause) for e in choir.events]  # type: ignore[union-attr]
+            assert order == [
+                (kind, n)
+                for n in range(3)
+                for kind in ("SpokenAudio", "SpokenAudio", "ClauseSpoken")
+            ]
+
+    run(story())
+
+
+def test_a_stop_drops_what_waits_and_ends_the_request_under_way() -> None:
+    async def story() -> None:
+        async with Choir() as choir:
+            choir.voice.between = hangs
+            choir.ask("one", "two")
+            await asyncio.sleep(0.1)
+            choir.queue.stop()
+            choir.voice.between = asyncio.Event().set  # type: ignore[assignment]
+            await asyncio.sleep(0.1)
+            assert choir.voice.asked == ["one"]
+            assert choir.voice.ended == ["one"]
+            assert choir.events == []
+
+    run(story())
+
+
+def test_what_is_asked_right_after_a_stop_is_spoken() -> None:
+    async def story() -> None:
+        async with Choir() as choir:
+            hanging = asyncio.Event()
+
+            async def waits() -> None:
+                await hanging.wait()
+
+            choir.voice.between = waits
+            choir.ask("one", item="old")
+            await asyncio.sleep(0.1)
+            choir.queue.stop()
+            hanging.set()
+            choir.ask("new", item="new")
+            await asyncio.sleep(0.1)
+            assert {e.item_id for e in choir.events} == {"new"}  # type: ignore[union-attr]
+
+    run(story())
+
+
+def test_a_stop_that_comes_from_what_the_voice_itself_said_ends_it() -> None:
+    async def story() -> None:
+        choir = Choir(FakeVoice(pieces=50))
+
+        def emit(event: ev.Event) -> None:
+            choir.events.append(event)
+            if len(choir.events) == 3:
+                choir.queue.stop()
+
+        async def yields() -> None:
+            await asyncio.sleep(0)
+
+        choir.voice.between = yields
+        choir.queue = VoiceQueue(choir.voice, emit, backlog_ms=lambda: 0.0)
+        async with choir:
+            choir.ask("one", "two")
+            await asyncio.sleep(1)
+            assert len(choir.events) == 3
+            assert choir.voice.ended == ["one"]
+
+    run(story())
+
+
+def test_a_clause_that_fails_is_told_and_the_next_is_spoken() -> None:
+    async def story() -> None:
+        async with Choir(FakeVoice(failing="two")) as choir:
+            choir.ask("one", "two", "three")
+            await asyncio.sleep(1)
+            failed = [event for event in choir.events if isinstance(event, ev.ClauseFailed)]
+            assert failed == [ev.ClauseFailed("i", 1, "HTTP 500")]
+            assert ev.ClauseSpoken("i", 2) in choir.events
+            assert ev.ClauseSpoken("i", 1) not in choir.events
+
+    run(story())
+
+
+def test_no_clause_is_fetched_while_enough_is_on_its_way() -> None:
+    async def story() -> None:
+        async with Choir(ahead_ms=6000) as choir:
+            choir.backlog_ms = 9000
+            choir.ask("one")
+            began = now()
+
+            def drain() -> None:
+                choir.backlog_ms = 5000
+
+            asyncio.get_running_loop().call_at(began + 4, drain)
+            await asyncio.sleep(2.9)
+            assert choir.voice.asked == []
+            await asyncio.sleep(4)
+            assert choir.voice.asked == ["one"]
+
+    run(story())
+
+
+def test_the_end_of_a_call_ends_the_request_under_way() -> None:
+    async def story() -> None:
+        async with Choir() as choir:
+            choir.voice.between = hangs
+            choir.ask("one")
+            await asyncio.sleep(0.1)
+        assert choir.voice.ended == ["one"]
+        assert len(asyncio.all_tasks()) == 1
+
+    run(story())

@@ -1,0 +1,430 @@
+"""The live calls of a process: one session a call, slots that add up, an end that leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from sessions_app import conf, mirror
+from sessions_app.bridge import housekeeping, reception
+from sessions_app.bridge import manager as manager_module
+from sessions_app.bridge.manager import SessionManager
+from sessions_app.bridge.plan import CallPlan, CapacityReached
+from sessions_app.bridge.reception import IncomingCall
+from sessions_app.bridge.session import CallSession
+from sessions_app.bridge.tickets import TicketRefused
+from sessions_app.core import events as ev
+from sessions_app.core.agent import AgentProfile
+from sessions_app.providers.base import Provider, Voice
+from tests.unit.bridge.fakes import Act, FakeProvider, Lines, fine, hangs, log_lines, slow, until
+
+
+class StubSuppliers:
+    """Makes fakes, and keeps them."""
+
+    sandbox_control_url = ""
+
+    def __init__(self) -> None:
+        self.providers: list[FakeProvider] = []
+        self.hung_up: list[str] = []
+        self.closing: Act = fine
+        self.broken = False
+
+    def provider(
+        self, uuid: str, caller: str, agent: AgentProfile, fault: str
+    ) -> Callable[[], Provider]:
+        def make() -> Provider:
+            if self.broken:
+                raise ValueError("no such voice")
+            self.providers.append(FakeProvider(closing=self.closing))
+            return self.providers[-1]  # type: ignore[return-value]
+
+        return make
+
+    def voice(self, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
+        return None
+
+    def hang_up(self, uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
+        async def hang_up() -> None:
+            self.hung_up.append(uuid)
+
+        return hang_up
+
+    @property
+    def open(self) -> int:
+        """Conversations with the model that were opened and not closed."""
+        return sum(p.opened and not p.closed for p in self.providers)
+
+
+class House:
+    """A manager with stub suppliers and no database."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capacity: int) -> None:
+        self.suppliers = StubSuppliers()
+        self.released = False
+
+        @asynccontextmanager
+        async def open_suppliers(_: conf.Conf) -> AsyncIterator[StubSuppliers]:
+            try:
+                yield self.suppliers
+            finally:
+                self.released = True
+
+        async def nothing(_: SessionManager) -> None:
+            return None
+
+        async def found(
+            _: object, call: IncomingCall, issued_s: int, *, live: bool
+        ) -> reception._Found:
+            await asyncio.sleep(0.01)
+            return reception._Found(None, AgentProfile(), base={})
+
+        monkeypatch.setattr(manager_module, "open_suppliers", open_suppliers)
+        for name in ("keep", "obey", "sign_off"):
+            monkeypatch.setattr(housekeeping, name, nothing)
+        monkeypatch.setattr(reception.Reception, "_find", found)
+        monkeypatch.setattr(mirror, "_write", lambda changes, node: (len(changes), ""))
+        self.manager = SessionManager(replace(conf.load(), max_calls=capacity))
+
+    async def __aenter__(self) -> SessionManager:
+        await self.manager.start()
+        return self.manager
+
+    async def __aexit__(self, *_: object) -> None:
+        async with asyncio.timeout(30):
+            await self.manager.shutdown()
+
+
+Build = Callable[..., House]
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> Build:
+    def build(capacity: int = 10) -> House:
+        return House(monkeypatch, capacity)
+
+    return build
+
+
+def lines_of(lines: Lines) -> list[str]:
+    """The lines that are watched for."""
+    signs = ("🧹", "✓", "✅", "Closing and", "Session removed", "Cleaning up", "Attempted")
+    return [line for line in lines.lines if any(sign in line for sign in signs)]
+
+
+def ticket_of(flow: list[dict[str, object]]) -> str:
+    (connect,) = [action for action in flow if action["action"] == "connect"]
+    (endpoint,) = connect["endpoint"]  # type: ignore[misc]
+    return str(endpoint["uri"]).rpartition("/")[2]  # type: ignore[index]
+
+
+def connects(flow: list[dict[str, object]]) -> bool:
+    return any(action["action"] == "connect" for action in flow)
+
+
+def test_a_second_session_of_a_call_begins_when_the_first_is_gone(house: Build) -> None:
+    async def story() -> None:
+        building = house()
+        with log_lines() as lines:
+            async with building as manager:
+                building.suppliers.closing = slow
+                first = await manager.create_session("u-1", "44770")
+                await until(lambda: building.suppliers.open == 1)
+                second = await manager.create_session("u-1", "44770")
+                assert first is not second
+                assert building.suppliers.providers[0].closed == 1
+                assert manager.get("u-1") is second
+                assert manager.get_all_session_uuids() == ["u-1"]
+                await manager.close_session("u-1")
+        assert lines_of(lines)[:6] == [
+            "[u-1] Cleaning up existing session before creating new one",
+            "[u-1] 🧹 Starting session cleanup...",
+            "[u-1] ✓ Closed OpenAI WebSocket",
+            "[u-1] ✅ Session cleanup completed - all resources released",
+            "[u-1] Closing and removing session from SessionManager",
+            "[u-1] Session removed. Active sessions: 0",
+        ]
+        assert first.end_reason is ev.EndReason.REPLACED
+
+    asyncio.run(story())
+
+
+def test_many_at_once_for_one_call_leave_one_session(house: Build) -> None:
+    async def story() -> None:
+        building = house()
+        async with building as manager:
+            made = await asyncio.gather(*(manager.create_session("u-1") for _ in range(8)))
+            await asyncio.sleep(0.05)
+            live = [session for session in made if session.end_reason is None]
+            assert live == [manager.get("u-1")]
+            assert manager.get_active_session_count() == 1
+            assert building.suppliers.open <= 1
+        assert building.suppliers.open == 0
+
+    asyncio.run(story())
+
+
+def test_the_same_answer_again_gets_the_same_words(house: Build) -> None:
+    async def story() -> None:
+        async with house() as manager:
+            call = IncomingCall("u-1", "44770", "44207")
+            flows = await asyncio.gather(*(manager.reception.answer(call) for _ in range(8)))
+            assert all(flow == flows[0] for flow in flows)
+            assert connects(flows[0])
+            assert manager.get_active_session_count() == 1
+
+    asyncio.run(story())
+
+
+def test_a_burst_cannot_overrun_the_capacity(house: Build) -> None:
+    async def story() -> None:
+        async with house(capacity=3) as manager:
+            calls = [IncomingCall(f"u-{n}", "44770", "44207") for n in range(20)]
+            flows = await asyncio.gather(*(manager.reception.answer(call) for call in calls))
+            assert sum(connects(flow) for flow in flows) == 3
+            assert manager.get_active_session_count() == 3
+            assert all(flow for flow in flows), "nobody hears silence"
+            with pytest.raises(CapacityReached), manager.slot():
+                pass
+            await manager.close_session(manager.get_all_session_uuids()[0])
+            with manager.slot():
+                pass
+
+    asyncio.run(story())
+
+
+def test_a_replaced_session_keeps_its_slot_while_it_is_replaced(house: Build) -> None:
+    async def story() -> None:
+        building = house(capacity=1)
+        async with building as manager:
+            building.suppliers.closing = slow
+            first = ticket_of(await manager.reception.answer(IncomingCall("u-1", "1", "2")))
+            session = await manager.reception.claim(first)
+            await until(lambda: building.suppliers.open == 1)
+            session.claimed = 1
+            second = ticket_of(await manager.reception.answer(IncomingCall("u-1", "1", "2")))
+            replacing = asyncio.create_task(manager.reception.claim(second))
+            most = 0
+
+            async def knock(number: int) -> None:
+                nonlocal most
+                await asyncio.sleep(0.45 + number * 0.002)
+                await manager.reception.answer(IncomingCall(f"v-{number}", "1", "2"))
+                most = max(most, manager.get_active_session_count())
+
+            await asyncio.gather(replacing, *(knock(number) for number in range(60)))
+            assert most == 1
+
+    asyncio.run(story())
+
+
+def test_a_slot_is_given_back_when_a_session_cannot_be_made(house: Build) -> None:
+    async def story() -> None:
+        building = house(capacity=1)
+        async with building as manager:
+            building.suppliers.broken = True
+            for _ in range(3):
+                with pytest.raises(ValueError, match="no such voice"):
+                    await manager.reception.answer(IncomingCall("u-1", "44770", "44207"))
+            assert manager.get_active_session_count() == 0
+            assert not manager.full
+            building.suppliers.broken = False
+            assert connects(await manager.reception.answer(IncomingCall("u-1", "1", "2")))
+
+    asyncio.run(story())
+
+
+def test_an_asker_who_leaves_takes_no_slot_with_him(house: Build) -> None:
+    async def story() -> None:
+        async with house(capacity=1) as manager:
+            asking = asyncio.create_task(manager.reception.answer(IncomingCall("u-1", "1", "2")))
+            await asyncio.sleep(0.001)
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert connects(await manager.reception.answer(IncomingCall("u-2", "1", "2")))
+
+    asyncio.run(story())
+
+
+def test_a_ticket_is_good_once_and_a_second_one_replaces_the_first_socket(house: Build) -> None:
+    async def story() -> None:
+        async with house() as manager:
+            call = IncomingCall("u-1", "44770", "44207")
+            ticket = ticket_of(await manager.reception.answer(call))
+            first = await manager.reception.claim(ticket)
+            with pytest.raises(TicketRefused):
+                await manager.reception.claim(ticket)
+            again = ticket_of(await manager.reception.answer(call))
+            assert again != ticket
+            second = await manager.reception.claim(again)
+            assert second is not first
+            assert first.end_reason is ev.EndReason.REPLACED
+            assert manager.get("u-1") is second
+            with pytest.raises(TicketRefused):
+                await manager.reception.claim("forged")
+
+    asyncio.run(story())
+
+
+def test_a_ticket_of_a_call_that_is_just_ending_is_refused(house: Build) -> None:
+    """Refused, the carrier tells, and the caller hears words; accepted, he would hear nothing."""
+
+    async def story() -> None:
+        building = house()
+        async with building as manager:
+            building.suppliers.closing = slow
+            ticket = ticket_of(await manager.reception.answer(IncomingCall("u-1", "1", "2")))
+            await until(lambda: building.suppliers.open == 1)
+            session = manager.get("u-1")
+            assert session is not None
+            session.handle(ev.EndRequested(ev.EndReason.OPERATOR))
+            with pytest.raises(TicketRefused):
+                await manager.reception.claim(ticket)
+
+    asyncio.run(story())
+
+
+def test_asked_again_after_the_end_the_caller_hears_an_apology(house: Build) -> None:
+    async def story() -> None:
+        async with house() as manager:
+            call = IncomingCall("u-1", "44770", "44207")
+            await manager.reception.answer(call)
+            await manager.close_session("u-1", ev.EndReason.OPERATOR)
+            flow = await manager.reception.answer(call)
+            assert flow
+            assert not connects(flow)
+
+    asyncio.run(story())
+
+
+def test_closing_a_call_that_is_not_there_is_told(house: Build) -> None:
+    async def story() -> None:
+        async with house() as manager:
+            with log_lines() as lines:
+                await manager.close_session("u-9")
+        assert lines.lines[0] == "[u-9] Attempted to close non-existent session"
+        assert lines.levels[lines.lines[0]] == logging.WARNING
+
+    asyncio.run(story())
+
+
+def test_shutdown_closes_every_call_and_leaves_no_task(house: Build) -> None:
+    async def story() -> None:
+        before = asyncio.all_tasks()
+        building = house()
+        async with building as manager:
+            sessions = [await manager.create_session(f"u-{n}") for n in range(5)]
+            await until(lambda: building.suppliers.open == 5)
+        assert building.suppliers.open == 0
+        assert building.released
+        assert {s.end_reason for s in sessions} == {ev.EndReason.SHUTDOWN}
+        assert asyncio.all_tasks() == before
+        assert building.suppliers.hung_up == []
+
+    asyncio.run(story())
+
+
+def test_a_drain_waits_for_the_live_calls_and_takes_no_new_ones(house: Build) -> None:
+    async def story() -> None:
+        building = house()
+        async with building as manager:
+            session = await manager.create_session("u-1")
+            draining = asyncio.create_task(manager.drain(30))
+            await asyncio.sleep(0.05)
+            assert not draining.done()
+            assert not connects(await manager.reception.answer(IncomingCall("u-2", "1", "2")))
+            session.handle(ev.CallerGone())
+            assert await draining == 0
+
+    asyncio.run(story())
+
+
+def test_a_drain_that_takes_too_long_hangs_up_on_who_is_left(house: Build) -> None:
+    async def story() -> None:
+        building = house()
+        async with building as manager:
+            first = await manager.create_session("u-1")
+            await manager.create_session("u-2")
+            assert await manager.drain(0.1) == 2
+            assert first.end_reason is ev.EndReason.DRAINED
+            assert sorted(building.suppliers.hung_up) == ["u-1", "u-2"]
+
+    asyncio.run(story())
+
+
+def test_a_session_that_never_came_to_run_holds_nobody_up(house: Build) -> None:
+    """The root may be cancelled between the making of a session and its first step."""
+
+    async def story() -> None:
+        building = house()
+        await building.manager.start()
+        session = await building.manager.create_session("u-1")
+        root = building.manager._root
+        assert root is not None
+        root.cancel()
+        await asyncio.wait([root])
+        async with asyncio.timeout(5):
+            await session.close()
+        assert building.manager.get_active_session_count() == 0
+
+    asyncio.run(story())
+
+
+def test_a_root_that_could_not_begin_is_tried_again(
+    house: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        building = house()
+        works = manager_module.open_suppliers
+
+        @asynccontextmanager
+        async def unusable(_: conf.Conf) -> AsyncIterator[None]:
+            raise ValueError("not a private key")
+            yield
+
+        monkeypatch.setattr(manager_module, "open_suppliers", unusable)
+        with pytest.raises(ValueError, match="not a private key"):
+            await building.manager.start()
+        monkeypatch.setattr(manager_module, "open_suppliers", works)
+        async with building as manager:
+            await manager.create_session("u-1")
+
+    asyncio.run(story())
+
+
+def test_a_call_whose_model_hangs_at_its_end_holds_up_no_other(house: Build) -> None:
+    async def story() -> None:
+        building = house()
+        async with building as manager:
+            building.suppliers.closing = hangs
+            await manager.create_session("u-1")
+            building.suppliers.closing = fine
+            await manager.create_session("u-2")
+            await until(lambda: building.suppliers.open == 2)
+            hanging = asyncio.create_task(manager.close_session("u-1"))
+            await manager.close_session("u-2")
+            assert not hanging.done()
+            async with asyncio.timeout(5):
+                await hanging
+            assert manager.get_active_session_count() == 0
+
+    asyncio.run(story())
+
+
+def test_sessions_are_made_as_scripts_make_them(house: Build) -> None:
+    async def story() -> None:
+        async with house() as manager:
+            session = await manager.create_session(
+                "u-1", "44770", "44207", 7, plan=CallPlan(AgentProfile(name="Ann"))
+            )
+            assert isinstance(session, CallSession)
+            told = (session.call_uuid, session.caller, session.called, session.user_id)
+            assert told == ("u-1", "44770", "44207", 7)
+            assert session.setup.agent.name == "Ann"
+
+    asyncio.run(story())
