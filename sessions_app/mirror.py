@@ -87,11 +87,7 @@ class CallMirror:
 
     def claimed(self, generation: int) -> None:
         """The media ticket of this generation has been spent."""
-        self.fields["ticket_claimed"] = generation
-        self.wake()
-
-    def ticket(self, generation: int, issued_s: int) -> None:
-        self.fields |= {"ticket_generation": generation, "ticket_issued_s": issued_s}
+        self.fields |= {"ticket_claimed": generation, "ticket_generation": generation}
         self.wake()
 
     def greeting_heard(self) -> None:

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models.functions import Now
+from django.db.models import Value
+from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
 from sessions_app.core.events import EndReason, Turn
@@ -27,6 +28,7 @@ from sessions_app.tasks import enqueue_summary
 
 #: Set once; a later note of the same moment does not move it.
 _FIRST_COUNTS = ("answered_at", "media_opened_at", "greeting_heard_at")
+_ONLY_UP = ("state", "ticket_generation", "ticket_claimed")
 #: Told by whoever ends the call, and not changed by who comes later.
 _OF_THE_END = ("ended_at", "end_reason")
 _TURN_FIELDS = ["speaker", "text", "from_ms", "to_ms", "interrupted", "final"]
@@ -87,8 +89,8 @@ def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
     was_live = record.is_live
     corrected = record.end_reason == EndReason.LOST and fields.get("state") == CallState.ENDED
     for name, value in fields.items():
-        if name == "state":
-            record.state = max(record.state, value)
+        if name in _ONLY_UP:
+            setattr(record, name, max(getattr(record, name), value))
         elif name in _FIRST_COUNTS:
             setattr(record, name, getattr(record, name) or value)
         elif name not in _OF_THE_END or was_live or corrected:
@@ -159,6 +161,26 @@ def take_over(uuid: str, node: str, generation: int, *, claim: bool) -> CallReco
     else:
         taken = calls.update(ticket_generation=generation, node=node, heartbeat_at=Now())
     return find_call(uuid) if taken else None
+
+
+def keep_ticket(uuid: str, generation: int, issued_s: int) -> None:
+    """Put a newer ticket on its call's row."""
+    CallRecord.objects.filter(uuid=uuid, ticket_generation__lt=generation).update(
+        ticket_generation=generation, ticket_issued_s=issued_s
+    )
+
+
+def spend_ticket(uuid: str, generation: int) -> bool:
+    """Spend a ticket on its call's row; False if it or a newer one has been spent.
+
+    A call whose row is still to be made has nobody to compete with.
+    """
+    calls = CallRecord.objects.filter(uuid=uuid)
+    spent = calls.filter(ticket_claimed__lt=generation).update(
+        ticket_claimed=generation,
+        ticket_generation=Greatest("ticket_generation", Value(generation)),
+    )
+    return bool(spent) or not calls.exists()
 
 
 # ---------------------------------------------------------------------- staying true

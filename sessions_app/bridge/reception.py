@@ -89,7 +89,7 @@ class Reception:
         await self._manager.start()
         async with self._manager.alone(call.uuid):
             if (session := self._manager.get(call.uuid)) is not None:
-                return self._connect(call, self._renewed(session), session.setup.agent)
+                return self._connect(call, await self._renewed(session), session.setup.agent)
             if (ended := self._manager.ended(call.uuid)) is not None:
                 return apology(ended.agent, ended.called)
             try:
@@ -103,16 +103,26 @@ class Reception:
         found = await self._find(call, issued_s, live=True)
         if found.agent is None or (found.record is not None and not found.record.is_live):
             return apology(found.agent, call.called)
-        ticket = Ticket(call.uuid, 1, issued_s)
+        if (flow := await self._served_elsewhere(call, found, issued_s)) is not None:
+            return flow
         record = found.record
-        if record is not None:
-            ticket = self._ticket_after(record, issued_s)
-            if found.media_url and record.node != self._manager.node:
-                # A retry that came to another process than the first: the call stays there.
-                await self._renew_elsewhere(record, ticket)
-                return self._connect(call, ticket, found.agent, found.media_url)
+        ticket = self._ticket_after(record, issued_s) if record else Ticket(call.uuid, 1, issued_s)
         await self._begin(call, found, ticket)
         return self._connect(call, ticket, found.agent)
+
+    async def _served_elsewhere(
+        self, call: IncomingCall, found: _Found, now_s: int
+    ) -> ncco.Ncco | None:
+        """A retry that came to another process than the first: the call stays where it is."""
+        record = found.record
+        if record is None or not record.is_live or not found.media_url or found.agent is None:
+            return None
+        if record.node == self._manager.node:
+            return None
+        ticket = self._ticket_after(record, now_s)
+        if ticket.generation != record.ticket_generation:
+            await self._keep_ticket(ticket)
+        return self._connect(call, ticket, found.agent, found.media_url)
 
     async def _begin(self, call: IncomingCall, found: _Found, ticket: Ticket) -> CallSession:
         assert found.agent is not None
@@ -135,29 +145,36 @@ class Reception:
             return ticket
         return Ticket(record.uuid, record.ticket_generation + 1, issued_s)
 
-    def _renewed(self, session: CallSession) -> Ticket:
+    async def _renewed(self, session: CallSession) -> Ticket:
         """The session's ticket; a new one once the socket has opened or it has grown old."""
         ticket = session.ticket
         assert ticket is not None
         now_s = int(time.time())
         if session.claimed < ticket.generation and ticket.fresh(now_s):
             return ticket
-        session.ticket = Ticket(ticket.call_uuid, ticket.generation + 1, now_s)
-        session.setup.mirror.ticket(session.ticket.generation, now_s)
+        # Another process may have given newer ones of this call, one of which was spent here.
+        generation = max(ticket.generation, session.claimed) + 1
+        session.ticket = Ticket(ticket.call_uuid, generation, now_s)
+        await self._keep_ticket(session.ticket)
         return session.ticket
 
-    async def _renew_elsewhere(self, record: CallRecord, ticket: Ticket) -> None:
-        if ticket.generation != record.ticket_generation:
-            await self._manager.mirror.write(
-                lambda: CallRecord.objects.filter(
-                    pk=record.pk, ticket_generation__lt=ticket.generation
-                ).update(ticket_generation=ticket.generation, ticket_issued_s=ticket.issued_s)
+    async def _keep_ticket(self, ticket: Ticket) -> None:
+        """Write it before it is given out, so that every process gives the same one."""
+        try:
+            await self._manager.mirror.query(
+                lambda: rows.keep_ticket(ticket.call_uuid, ticket.generation, ticket.issued_s),
+                DATABASE_PATIENCE_S,
             )
+        except (DatabaseError, TimeoutError) as away:
+            logger.warning("a new ticket is known to this process only: %s", away)
 
     async def _turn_away(self, call: IncomingCall, why: str) -> ncco.Ncco:
         """No slot: the caller hears an apology or gets a person, and the row says so."""
         logger.warning("[%s] not taken in: %s", call.uuid, why)
-        found = await self._find(call, int(time.time()), live=False)
+        now_s = int(time.time())
+        found = await self._find(call, now_s, live=False)
+        if (flow := await self._served_elsewhere(call, found, now_s)) is not None:
+            return flow
         if found.record is None and found.base is not None:
             mirror = self._manager.mirror.open(call.uuid, found.base)
             mirror.note("refused", why)
@@ -272,11 +289,26 @@ class Reception:
                 return await self._claim_cold(ticket)
             if ticket.generation <= session.claimed:
                 raise TicketRefused("the ticket has been used")
+            await self._spend(ticket)
             if session.media_opened or session.claimed:
                 session = await self._replace(session, ticket)
             session.claimed = ticket.generation
             session.setup.mirror.claimed(ticket.generation)
             return session
+
+    async def _spend(self, ticket: Ticket) -> None:
+        """Spend it on the row too, lest another process takes it. While the database is away,
+        what this process remembers must do.
+        """
+        try:
+            spent = await self._manager.mirror.query(
+                lambda: rows.spend_ticket(ticket.call_uuid, ticket.generation), DATABASE_PATIENCE_S
+            )
+        except (DatabaseError, TimeoutError) as away:
+            logger.warning("a ticket is spent in memory only: %s", away)
+            return
+        if not spent:
+            raise TicketRefused("the ticket has been used")
 
     async def _replace(self, former: CallSession, ticket: Ticket) -> CallSession:
         plan = self._manager.plan_of(former.call_uuid)

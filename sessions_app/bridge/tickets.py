@@ -2,7 +2,7 @@
 
 A ticket is signed, so any process can check it, and made from what the call's row holds, so any
 process can give the identical one again. Which of a call's tickets (its generation) has been spent
-is kept by whoever serves the call.
+is kept on the row, and by whoever serves the call.
 """
 
 from __future__ import annotations

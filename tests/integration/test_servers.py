@@ -83,14 +83,15 @@ END_OF_A_CALL = (
 
 async def a_rough_day(s: Stage, uris: list[str]) -> None:
     """Calls that go well, calls that go wrong, and people who knock without being asked."""
-    voice = s.server.manage("agent", "Receptionist", "--voice", "speechmatics:sarah")
-    assert voice.returncode == 0, voice.stderr
-    async with s.call(answer_method="POST") as phone:
+    done = await s.server.amanage("agent", "Sarah", "--voice", "speechmatics:sarah")
+    assert done.returncode == 0, done.stderr
+    done = await s.server.amanage("number", "442079460001", "--agent", "Sarah")
+    assert done.returncode == 0, done.stderr
+    async with s.call(answer_method="POST", called="442079460001") as phone:
         await phone.wait_for_voice(timeout_s=10)
         uris.append(phone.media.uri)
         assert await phone.knock() == 403
         assert await phone.knock(authorization=bearer("not.a.token")) == 403
-    assert s.server.manage("agent", "Receptionist", "--voice", "openai:marin").returncode == 0
 
     async with s.call(caller=None) as phone:
         await phone.wait_for_voice()

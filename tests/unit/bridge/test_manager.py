@@ -1,4 +1,4 @@
-"""The live calls of a process: one session a call, slots that add up, an end that leaves nothing."""
+"""The live calls of a process: one session a call, slots that add up, an end without remains."""
 
 from __future__ import annotations
 
