@@ -100,10 +100,15 @@ class MediaConsumer(AsyncConsumer):
         try:
             await send({"type": "websocket.accept"})
             session.open_media(phone)
-            await self._listen(session, phone, receive)
+            if not session.over:
+                await self._listen(session, phone, receive)
         finally:
-            # However this ends, cancelled or with an error, the call ends with it.
-            await session.close(ev.EndReason.MEDIA_LOST)
+            # However this ends, cancelled or with an error, the call ends with it, and the socket
+            # too, should the session not have taken it.
+            try:
+                await session.close(ev.EndReason.MEDIA_LOST)
+            finally:
+                await phone.close()
 
     async def _listen(self, session: CallSession, phone: _PhoneSocket, receive: Receive) -> None:
         told: set[str] = set()

@@ -287,6 +287,8 @@ class Reception:
             session = self._manager.get(ticket.call_uuid)
             if session is None:
                 return await self._claim_cold(ticket)
+            if session.over:
+                raise TicketRefused("the call has ended")
             if ticket.generation <= session.claimed:
                 raise TicketRefused("the ticket has been used")
             await self._spend(ticket)

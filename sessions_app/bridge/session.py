@@ -129,6 +129,11 @@ class CallSession:
     # ------------------------------------------------------------------ life
 
     @property
+    def over(self) -> bool:
+        """Its release has begun; nothing can be attached to it any more."""
+        return self._ending.is_set()
+
+    @property
     def media_opened(self) -> bool:
         return self._socket is not None
 
@@ -238,7 +243,12 @@ class CallSession:
     # ------------------------------------------------------------------ the phone
 
     def open_media(self, socket: MediaSocket) -> None:
-        """The phone's socket is open; from now on the caller hears us."""
+        """The phone's socket is open; from now on the caller hears us.
+
+        Not for a session that is over: its sockets have been released already.
+        """
+        if self.over:
+            return
         self._socket = socket
         self._socket_here.set()
         self.setup.mirror.media_opened()

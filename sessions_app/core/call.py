@@ -194,9 +194,13 @@ class Call:
     ) -> None:
         if cancel := self.responses.started(event.response_id, event.request_id, now):
             out.append(cancel)
+            return
         running = self.responses.running
-        unwanted = running is not None and running.wanted.purpose is not ev.Purpose.GOODBYE
-        if self.goodbye.said and unwanted and (dropped := self.responses.drop_running()):
+        if running is None or running.wanted.purpose is ev.Purpose.GOODBYE:
+            return
+        # What begins while the caller speaks was made for a turn that was not his last word.
+        unwanted = self.goodbye.said or self.listening.caller_speaks
+        if unwanted and (dropped := self.responses.drop_running()):
             out.append(dropped)
 
     def _response_done(self, event: ev.ResponseDone, now: float, out: list[ev.Command]) -> None:

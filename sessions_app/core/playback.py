@@ -39,9 +39,9 @@ class Playback:
     def __init__(self, lag_ms: float = 80.0) -> None:
         self.written_ms = 0.0
         self._lag_ms = lag_ms
-        # The phone will have, or had, played `_anchor_ms` of the stream at the time `_anchor_s`.
-        self._anchor_s = 0.0
-        self._anchor_ms = 0.0
+        # From each of these times on, the stream is, or was, played from there without a pause:
+        # (seconds, milliseconds of the stream), the one being played first.
+        self._runs: list[tuple[float, float]] = [(0.0, 0.0)]
         self._stretches: deque[_Stretch] = deque()
         self._marks: deque[_Mark] = deque()
         # None: no mark came back yet. A phone that never returns one is not waited for.
@@ -62,10 +62,17 @@ class Playback:
 
     def _unheld_ms(self, now: float) -> float:
         """How far the phone has come if it does not stall."""
-        return min(self.written_ms, self._anchor_ms + max(0.0, now - self._anchor_s) * 1000)
+        end_ms = self.written_ms
+        for at_s, at_ms in reversed(self._runs):
+            if now >= at_s:
+                return min(end_ms, at_ms + (now - at_s) * 1000)
+            end_ms = at_ms
+        return end_ms
 
     def _plays_at_s(self, at_ms: float) -> float:
-        return self._anchor_s + (at_ms - self._anchor_ms) / 1000
+        """When the phone comes to that place."""
+        run_s, run_ms = next((r for r in reversed(self._runs) if r[1] <= at_ms), self._runs[0])
+        return run_s + (at_ms - run_ms) / 1000
 
     def backlog_ms(self, now: float) -> float:
         """Written and not yet played."""
@@ -73,11 +80,13 @@ class Playback:
 
     def wrote(self, item_id: str, audio_ms: float, now: float, padding_ms: float = 0.0) -> None:
         """So much audio of an item, and silence behind it, went to the phone."""
-        if self._unheld_ms(now) >= self.written_ms:
-            # The queue had run dry, whether or not a mark has told: the phone begins again when
-            # this reaches it.
-            self._anchor_s = now + self._lag_ms / 1000
-            self._anchor_ms = self.written_ms
+        arrives_s = now + self._lag_ms / 1000
+        if self._plays_at_s(self.written_ms) < arrives_s:
+            # The queue will have run dry, whether or not a mark has told: the phone begins again
+            # when this reaches it.
+            begun = [r for r in self._runs if r[0] <= now]
+            later = [r for r in self._runs if r[0] > now and r[1] < self.written_ms]
+            self._runs = [*begun[-1:], *later, (arrives_s, self.written_ms)]
         start, end = self.written_ms, self.written_ms + audio_ms
         last = self._stretches[-1] if self._stretches else None
         if last is not None and last.item_id == item_id and last.end_ms == start:
@@ -101,9 +110,11 @@ class Playback:
         while self._marks and self._marks[0].at_ms <= position:
             self._marks.popleft()
         self._marks_work = True
-        if position > self._anchor_ms or now > self._plays_at_s(position):
-            # What was written after a pause begins when it came, however early the mark is.
-            self._anchor_s, self._anchor_ms = now, position
+        # What was written after a pause begins when it came, however early the mark is.
+        later = [r for r in self._runs if r[1] > position or (r[1] == position and r[0] > now)]
+        self._runs = [(now, position)]
+        for at_s, at_ms in later:
+            self._runs.append((max(at_s, self._plays_at_s(at_ms)), at_ms))
         for mark in self._marks:
             mark.due_s = max(mark.due_s, self._plays_at_s(mark.at_ms))
         return True
@@ -146,8 +157,8 @@ class Playback:
             self._heard_ms[stretch.item_id] = self._heard_ms.get(stretch.item_id, 0.0) + heard
         self._stretches.clear()
         self._marks.clear()
-        self.written_ms = self._anchor_ms = played
-        self._anchor_s = now
+        self.written_ms = played
+        self._runs = [(now, played)]
 
     def forget(self, item_id: str) -> None:
         """The item is settled; nobody will ask for it again."""

@@ -27,6 +27,8 @@ from sessions_app.core.transcript import TEXT_MOST, AgentItem, Clause
 PROGRESS_S = 1.0
 #: Of so much the lengths of an item before and after resampling and framing may differ.
 ROUNDING_MS = 50.0
+#: An item cut so shortly before its end was heard whole: its last sound was dying away.
+TAIL_MS = 100.0
 #: So many items are known to be over; what still comes for them is too late.
 SETTLED_KEPT = 64
 
@@ -213,7 +215,8 @@ class Speaking:
         for item in list(self._items.values()):
             heard_ms = min(heard[item.item_id], int(item.audio_ms))
             out += self._begins(item, heard_ms, clock_ms)
-            whole = item.finished and heard_ms >= int(item.audio_ms)
+            # The clock is late on purpose; what it lacks at the very end was heard.
+            whole = item.finished and heard_ms >= int(item.audio_ms) - TAIL_MS
             out += self._settle(item, heard_ms, clock_ms, whole=whole)
         return out
 

@@ -14,11 +14,22 @@ TEXT_MOST = 20_000
 
 
 def leading_words(text: str, share: float) -> str:
-    """The words of a text that were spoken in the first `share` of its time, rounded down."""
+    """The words of a text that were spoken in the first `share` of its time, rounded down.
+
+    A long word takes longer than a short one, so both words and letters are counted, and the fewer
+    words it is.
+    """
     if share >= 1.0:
         return text.strip()
     words = text.split()
-    return " ".join(words[: int(len(words) * max(0.0, share))])
+    letters = len(" ".join(words)) * max(0.0, share)
+    heard = 0
+    for word in words[: int(len(words) * max(0.0, share))]:
+        letters -= len(word) + 1
+        if letters < -1:
+            break
+        heard += 1
+    return " ".join(words[:heard])
 
 
 def _heard(text: str, heard_ms: float, audio_ms: float, *, complete: bool) -> str:

@@ -139,12 +139,14 @@ class Talk:
         return (await eventually(what, lambda: self.sounds()[nth - 1 : nth], timeout_s))[0]
 
     async def hears(self, nth: int, up_to_ms: float | None = None) -> Sound:
-        """The caller has heard so much of it; by default all."""
+        """The caller has heard so much of it; by default all, and then nothing for a moment."""
         begun = await self.sound(nth)
         if up_to_ms is None:
             await self.conn.wait_idle()
             begun = self.sounds()[nth - 1]
         await hears(self.phone, begun.voice, begun.audio_ms - 20 if up_to_ms is None else up_to_ms)
+        if up_to_ms is None and not self.phone.over.is_set():
+            await quiet(self.phone)
         return begun
 
     def heard_ms(self, sound: Sound, until_s: float | None = None) -> float:

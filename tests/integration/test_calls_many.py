@@ -84,17 +84,18 @@ async def nothing_left(house: House, before: Left) -> None:
 
     def same() -> bool:
         now = Left.of(house)
-        return now.live_rows == 0 and now.files <= before.files and (
-            now.to_model, now.to_speech
-        ) == (before.to_model, before.to_speech)
+        return (
+            now.live_rows == 0
+            and now.files <= before.files
+            and (now.to_model, now.to_speech) == (before.to_model, before.to_speech)
+        )
 
     try:
         await eventually("everything released", same, 4.0, every_s=0.1)
     except AssertionError:
         raise AssertionError(
-            f"before {before}, after {Left.of(house)}\n" + "\n".join(
-                house.stage.server.process.fd_targets()
-            )
+            f"before {before}, after {Left.of(house)}\n"
+            + "\n".join(house.stage.server.process.fd_targets())
         ) from None
 
 

@@ -371,6 +371,7 @@ def test_calls_go_on_while_postgresql_is_away_and_rows_catch_up(
                     row = await rows.ended(call_uuid, timeout_s=20)
                     assert row["end_reason"] == "caller_hung_up", call_uuid
                     assert row["agent_name"] == "Receptionist"
+                await eventually("its price", lambda: rows.call(waiting)["price"] is not None)
                 assert float(rows.call(waiting)["price"]) == 0.25
                 texts = rows.ask(
                     "SELECT t.text FROM sessions_app_transcriptturn t "

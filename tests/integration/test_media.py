@@ -1,4 +1,4 @@
-"""The phone's socket misbehaves, falls silent or breaks: the call goes on, or ends in good order."""
+"""The phone's socket misbehaves, falls silent or breaks: the call goes on or ends well."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_caller_who_says_nothing_is_spoken_to_twice_and_then_bid_goodbye(house
                 spoken = phone.playback.utterances()
                 if voice == "openai":
                     assert len(spoken) == 4
-                    pauses = [b.start_s - a.end_s for a, b in zip(spoken, spoken[1:], strict=False)]
+                    pauses = [b.start_s - a.end_s for a, b in pairwise(spoken)]
                     print("pauses", [f"{p:.2f}" for p in pauses])
                     assert all(NUDGE_S - 0.2 < p < NUDGE_S + 2 for p in pauses)
                     heard_whole(phone, 500)
