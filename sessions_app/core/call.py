@@ -103,7 +103,8 @@ class Call:
                 out += self.speaking.clause_spoken(event.item_id, event.clause)
             case ev.ClauseFailed():
                 if self.speaking.waits_for(event.item_id):
-                    out.append(ev.Note("voice_failed", event.reason))
+                    # Words behind a hole may mean the opposite: they are not spoken.
+                    out += [ev.Note("voice_failed", event.reason), ev.StopSpeaking()]
                     self.goodbye.when_heard(ev.EndReason.PROVIDER_FAILED, now, hang_up=False)
             case ev.SpeechStarted():
                 self._caller_speaks(event, now, out)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 #: A mark so much later than its audio should have ended is lost, not late.
 MARK_LOST_MS = 2000.0
+#: A mark so much later than that means a phone, or a way to it, that stands still.
+STALL_MS = 250.0
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class Playback:
         self._runs: list[tuple[float, float]] = [(0.0, 0.0)]
         self._stretches: deque[_Stretch] = deque()
         self._marks: deque[_Mark] = deque()
+        # The place of the last mark that came back.
+        self._told_ms = 0.0
         # None: no mark came back yet. A phone that never returns one is not waited for.
         self._marks_work: bool | None = None
         # Milliseconds of items whose stretches have been forgotten because they were heard.
@@ -52,9 +56,13 @@ class Playback:
     def played_ms(self, now: float) -> float:
         """How much of the stream the caller has heard, at most."""
         while self._marks:
-            if (now - self._marks[0].due_s) * 1000 < MARK_LOST_MS:
-                return min(self._unheld_ms(now), self._marks[0].at_ms)
-            self._marks.popleft()
+            late_ms = (now - self._marks[0].due_s) * 1000
+            if late_ms < MARK_LOST_MS:
+                # While the phone stalls, only what it has told is certain.
+                stalls = self._marks_work and late_ms > STALL_MS
+                held_ms = self._told_ms if stalls else self._marks[0].at_ms
+                return min(self._unheld_ms(now), held_ms)
+            self._told_ms = self._marks.popleft().at_ms
             if self._marks_work is None:
                 self._marks_work = False
                 self._marks.clear()
@@ -110,6 +118,7 @@ class Playback:
         while self._marks and self._marks[0].at_ms <= position:
             self._marks.popleft()
         self._marks_work = True
+        self._told_ms = position
         # What was written after a pause begins when it came, however early the mark is.
         later = [r for r in self._runs if r[1] > position or (r[1] == position and r[0] > now)]
         self._runs = [(now, position)]
@@ -157,7 +166,7 @@ class Playback:
             self._heard_ms[stretch.item_id] = self._heard_ms.get(stretch.item_id, 0.0) + heard
         self._stretches.clear()
         self._marks.clear()
-        self.written_ms = played
+        self.written_ms = self._told_ms = played
         self._runs = [(now, played)]
 
     def forget(self, item_id: str) -> None:

@@ -233,6 +233,26 @@ def test_the_end_closes_a_session_whose_socket_stays_open(shared: Shared) -> Non
     shared.run(scenario())
 
 
+def test_whoever_hangs_up_while_the_agent_speaks_has_hung_up(shared: Shared) -> None:
+    """The close frame crosses our audio; whichever half notices first, the reason is the same."""
+    s, rows = shared.stage, Rows.of(shared.stage.server)
+
+    async def one(nth: int) -> str:
+        async with s.call() as phone:
+            await phone.wait_for_voice(timeout_s=10)
+            await asyncio.sleep(0.02 * nth)
+        return str((await rows.ended(phone.uuid, 10))["end_reason"])
+
+    async def scenario() -> None:
+        reasons: list[str] = []
+        for _ in range(6):
+            reasons += await asyncio.gather(*(one(nth) for nth in range(5)))
+        assert reasons == ["caller_hung_up"] * 30
+        assert s.violations() == []
+
+    shared.run(scenario())
+
+
 def test_price_and_duration_land_on_the_row_once(shared: Shared) -> None:
     s, rows = shared.stage, Rows.of(shared.stage.server)
 
