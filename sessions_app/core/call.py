@@ -289,8 +289,10 @@ class Call:
         return min(due)
 
     def _stalled_since(self) -> float | None:
-        """Since when the rest of something that is being said has been due."""
-        if self._opened_s is None or self.speaking.complete:
+        """Since when the rest of what is being said, or the end of its response, has been due."""
+        running = self.responses.running
+        owes = not self.speaking.complete or (running is not None and running.spoke)
+        if self._opened_s is None or not owes:
             return None
         return max(self._fed_s, self.playback.look_again_s(), self._opened_s)
 
@@ -304,7 +306,8 @@ class Call:
             self._end(ev.EndReason.MEDIA_SILENT, now, out, hang_up=True)
         elif self.goodbye.ending is None:
             if now >= self._opened_s + self.limits.polite_end_s(self._max_s):
-                self._bid_goodbye(ev.EndReason.MAX_DURATION, prompts.GOODBYE_TOO_LONG, now, out)
+                reason, words = ev.EndReason.MAX_DURATION, prompts.GOODBYE_TOO_LONG
+                out += self.goodbye.bid(reason, words, now, self._clock_ms(now))
             else:
                 self._lose_patience(now, out)
 
@@ -313,12 +316,12 @@ class Call:
         patience_s = self.limits.answer_s
         if (at := self.listening.pressed_s) is not None and now >= at + self.limits.keys_s:
             self._take_keys(now, out)
-        while (since := self.responses.waiting_since()) is not None and now >= since + patience_s:
-            self._answer_overdue(now, out)
         if (stalled := self._stalled_since()) is not None and now >= stalled + patience_s:
             out += self.speaking.cut(now, self._clock_ms(now))
-            if self.responses.asked is None:
+            if self.responses.running is not None or self.responses.asked is None:
                 self._answer_overdue(now, out)
+        while (since := self.responses.waiting_since()) is not None and now >= since + patience_s:
+            self._answer_overdue(now, out)
         if self._is_quiet() and now >= self._quiet_since_s + self.agent.nudge_after_s:
             self._nudge(now, out)
 
@@ -357,19 +360,14 @@ class Call:
     def _nudge(self, now: float, out: list[ev.Command]) -> None:
         self.responses.due_since_s = None
         if self._nudges >= self.agent.nudges_max:
-            self._bid_goodbye(ev.EndReason.CALLER_SILENT, prompts.GOODBYE_NOBODY_SPEAKS, now, out)
+            reason, words = ev.EndReason.CALLER_SILENT, prompts.GOODBYE_NOBODY_SPEAKS
+            out += self.goodbye.bid(reason, words, now, self._clock_ms(now))
             return
         self._nudges += 1
         out.append(ev.Note("caller_silent", f"spoken to again, {self._nudges}"))
         self._want(Wanted(ev.Purpose.NUDGE, prompts.NUDGE, tools=False))
 
     # ------------------------------------------------------------------ endings
-
-    def _bid_goodbye(
-        self, reason: ev.EndReason, instructions: str, now: float, out: list[ev.Command]
-    ) -> None:
-        out += self.speaking.cut(now, self._clock_ms(now))
-        out += self.goodbye.bid(reason, instructions, now)
 
     def _end(
         self, reason: ev.EndReason, now: float, out: list[ev.Command], *, hang_up: bool

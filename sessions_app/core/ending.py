@@ -51,9 +51,12 @@ class Goodbye:
         self.ending = None
         return True
 
-    def bid(self, reason: EndReason, instructions: str, now: float) -> list[Command]:
-        """End the call with a goodbye of the model's, instead of whatever it was about to say."""
+    def bid(self, reason: EndReason, instructions: str, now: float, clock_ms: int) -> list[Command]:
+        """End the call with a goodbye of the model's, instead of whatever it says or was about to
+        say.
+        """
         out: list[Command] = [Note("bids_goodbye", reason.value)]
+        out += self._speaking.cut(now, clock_ms)
         if cancel := self._responses.drop_running():
             out.append(cancel)
         self.ending = Ending(reason, now + self._limits.goodbye_s)

@@ -413,3 +413,13 @@ def test_words_that_never_sounded_are_given_up_with_their_response() -> None:
     line.answer("r2", "i2", "But now", 800, line.last_request().request_id)
     line.wait(13)
     assert line.last_request().purpose is ev.Purpose.NUDGE
+
+
+def test_a_foreign_answer_that_stops_while_ours_is_asked_for_makes_no_busy_loop() -> None:
+    """The model began one of its own, and refuses ours only when that is over."""
+    line = Line()
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "Well"), ev.AgentAudio("r1", "i1", pcm(80)))
+    line.do(ev.AgentItemDone("r1", "i1"))
+    out = line.wait(12)
+    assert of(ev.CancelResponse, out) == [ev.CancelResponse("r1")]
