@@ -82,7 +82,8 @@ class CallMirror:
         self.opened_at = now = timezone.now()
         self._state(CallState.LIVE)
         # A leg whose media is open has been answered, whether or not an event says so.
-        self.fields |= {"media_opened_at": now, "answered_at": now}
+        self.fields["media_opened_at"] = now
+        self.fields.setdefault("answered_at", now)
         self.wake()
 
     def claimed(self, generation: int) -> None:
@@ -133,7 +134,13 @@ class CallMirror:
 
     def put_back(self, change: rows.CallChange) -> None:
         """It could not be written: older than what was noted since."""
-        self.fields = {**change.fields, **self.fields}
+        older, newer = change.fields, self.fields
+        self.fields = {**older, **newer}
+        if "state" in older:
+            self.fields["state"] = max(older["state"], self.fields["state"])
+        for name in rows.FIRST_TOLD_COUNTS:
+            if name in older:
+                self.fields[name] = older[name]
         self.turns = {**{turn.item_id: turn for turn in change.turns}, **self.turns}
         self.notes = change.notes + self.notes
 
@@ -217,15 +224,29 @@ class Mirror:
             self._reports.clear()
             batch = [(mirror, mirror.take()) for mirror in changed]
             changes: list[Change] = [change for _, change in batch]
-            loop = asyncio.get_running_loop()
             everything = [*changes, *reports]
-            written, trouble = await loop.run_in_executor(
+            writing = asyncio.get_running_loop().run_in_executor(
                 self._writer, _fresh, lambda: _write(everything, self.node)
             )
-            for mirror, change in batch[written:]:
-                mirror.put_back(change)
-                self._changed[mirror] = None
-            self._reports.extendleft(reversed(reports[max(0, written - len(batch)) :]))
+
+            def settle(done: asyncio.Future[tuple[int, str]]) -> int:
+                """What was not written is noted again."""
+                failed = done.cancelled() or done.exception() is not None
+                written = 0 if failed else done.result()[0]
+                for mirror, change in batch[written:]:
+                    mirror.put_back(change)
+                    self._changed[mirror] = None
+                left = reports[max(0, written - len(batch)) :]
+                self._reports.extendleft(reversed(left))
+                return written
+
+            try:
+                _, trouble = await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # Nobody waits any more, but the thread goes on: what it makes of it counts.
+                writing.add_done_callback(settle)
+                raise
+            written = settle(writing)
             await self._publish([change for _, change in batch[:written]])
             if trouble and not self.trouble:
                 logger.warning("rows cannot be written now, they will catch up: %s", trouble)

@@ -31,6 +31,8 @@ _FIRST_COUNTS = ("answered_at", "media_opened_at", "greeting_heard_at")
 _ONLY_UP = ("state", "ticket_generation", "ticket_claimed")
 #: Told by whoever ends the call, and not changed by who comes later.
 _OF_THE_END = ("ended_at", "end_reason")
+#: Of two notes not written yet, the older one holds.
+FIRST_TOLD_COUNTS = _FIRST_COUNTS + _OF_THE_END
 _TURN_FIELDS = ["speaker", "text", "from_ms", "to_ms", "interrupted", "final"]
 
 
@@ -95,7 +97,7 @@ def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
             setattr(record, name, getattr(record, name) or value)
         elif name not in _OF_THE_END or was_live or corrected:
             setattr(record, name, value)
-    return was_live and not record.is_live
+    return (was_live or corrected) and not record.is_live
 
 
 def _ms_between(first: datetime | None, later: datetime | None) -> int:

@@ -54,6 +54,11 @@ def sweep() -> int:
     overdue = CallRecord.objects.filter(
         summary_state__in=[SummaryState.PENDING, SummaryState.RUNNING], summary_due_at__lt=Now()
     )
+    overdue.filter(summary_attempts__gte=ATTEMPTS_MOST).update(
+        summary_state=SummaryState.FAILED,
+        summary_error="the job broke off every time",
+        summary_due_at=None,
+    )
     asked = 0
     for record in overdue[:50]:
         with transaction.atomic():

@@ -55,6 +55,8 @@ class SessionManager:
         self._sessions: dict[str, CallSession] = {}
         self._plans: dict[str, CallPlan] = {}
         self._reserved = 0
+        #: Calls whose slot is held while one session takes the place of another.
+        self._replacing: set[str] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._root: asyncio.Task[None] | None = None
@@ -152,7 +154,8 @@ class SessionManager:
 
     @property
     def full(self) -> bool:
-        return len(self._sessions) + self._reserved >= self.capacity
+        taken = self._sessions.keys() | self._replacing
+        return len(taken) + self._reserved >= self.capacity
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -195,16 +198,33 @@ class SessionManager:
         first, and its row goes on with the newcomer.
         """
         await self.start()
+        async with self.alone(call_uuid):
+            return await self.begin(call_uuid, caller, called, user_id, plan)
+
+    async def begin(
+        self,
+        call_uuid: str,
+        caller: str,
+        called: str,
+        user_id: int | None,
+        plan: CallPlan | None,
+    ) -> CallSession:
+        """The same, for who is `alone` with the call already."""
         former = self._sessions.get(call_uuid)
         if former is not None:
             with call_context(call_uuid):
                 logger.info("Cleaning up existing session before creating new one")
             plan = plan or self._plans[call_uuid]
-            await former.close(EndReason.REPLACED)
         plan = plan or CallPlan()
-        session = self._make(call_uuid, caller, called, user_id, plan)
-        self._sessions[call_uuid] = session
-        self._plans[call_uuid] = plan
+        self._replacing.add(call_uuid)
+        try:
+            if former is not None:
+                await former.close(EndReason.REPLACED)
+            session = self._make(call_uuid, caller, called, user_id, plan)
+            self._sessions[call_uuid] = session
+            self._plans[call_uuid] = plan
+        finally:
+            self._replacing.discard(call_uuid)
         assert self._tasks is not None
         self._tasks.create_task(
             session.run(), name=f"call {call_uuid}", context=contextvars.Context()

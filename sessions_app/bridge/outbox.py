@@ -172,7 +172,7 @@ class Outbox:
             self._playback.wrote(piece.item_id, piece.audio_ms, self._clock(), piece.padding_ms)
             self._since_mark_ms += self._frame_ms
             await socket.send_audio(piece.data)
-            if self._since_mark_ms >= MARK_EVERY_MS:
+            if self._since_mark_ms >= MARK_EVERY_MS and not self._clear_wanted:
                 await self._mark(socket)
 
     async def _mark(self, socket: MediaSocket) -> None:

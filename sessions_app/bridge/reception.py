@@ -127,12 +127,9 @@ class Reception:
     async def _begin(self, call: IncomingCall, found: _Found, ticket: Ticket) -> CallSession:
         assert found.agent is not None
         base = dict(found.base or {})
-        session = await self._manager.create_session(
-            call.uuid,
-            call.caller,
-            call.called,
-            base.get("user_id"),
-            plan=CallPlan(found.agent, base, call.region_url, call.fault),
+        plan = CallPlan(found.agent, base, call.region_url, call.fault)
+        session = await self._manager.begin(
+            call.uuid, call.caller, call.called, base.get("user_id"), plan
         )
         session.ticket = ticket
         return session
@@ -314,8 +311,8 @@ class Reception:
 
     async def _replace(self, former: CallSession, ticket: Ticket) -> CallSession:
         plan = self._manager.plan_of(former.call_uuid)
-        session = await self._manager.create_session(
-            former.call_uuid, former.caller, former.called, former.user_id, plan=plan
+        session = await self._manager.begin(
+            former.call_uuid, former.caller, former.called, former.user_id, plan
         )
         session.ticket = former.ticket
         return session
@@ -335,8 +332,8 @@ class Reception:
                     raise TicketRefused("the call has ended, or the ticket has been used")
                 agent = record.agent.profile() if record.agent else AgentProfile()
                 plan = CallPlan(agent, {"user_id": record.user_id}, record.region_url)
-                session = await self._manager.create_session(
-                    uuid, record.caller, record.called, record.user_id, plan=plan
+                session = await self._manager.begin(
+                    uuid, record.caller, record.called, record.user_id, plan
                 )
         except (CapacityReached, DatabaseError, TimeoutError) as reason:
             raise TicketRefused(f"the call is not known here: {reason}") from None

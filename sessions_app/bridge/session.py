@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -146,12 +146,19 @@ class CallSession:
                     self._own(stack)
                     await self._converse()
             finally:
-                self._finish(ev.EndReason.SHUTDOWN)
-                assert self.end_reason is not None
-                self.setup.mirror.ended(self.end_reason)
-                logger.info("✅ Session cleanup completed - all resources released")
-                self.setup.removed(self)
-                self._released.set()
+                self._leave()
+
+    def _leave(self) -> None:
+        """The last words: on the row, in the log, and to whoever waits; none can be skipped."""
+        self._finish(ev.EndReason.SHUTDOWN)
+        try:
+            with ExitStack() as steps:
+                steps.callback(self._released.set)
+                steps.callback(self.setup.removed, self)
+                steps.callback(logger.info, "✅ Session cleanup completed - all resources released")
+                steps.callback(self.setup.mirror.ended, self.end_reason or ev.EndReason.SHUTDOWN)
+        except Exception:
+            logger.exception("a fault of ours at the very end of a call")
 
     def _own(self, stack: AsyncExitStack) -> None:
         """What the call uses, pushed before it is opened, released last in first out."""

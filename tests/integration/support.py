@@ -317,7 +317,7 @@ async def send(
         base_url=s.server.url, trust_env=False, timeout=10, verify=False
     ) as client:
         # As bytes, since a header may hold letters beyond ASCII.
-        wire = {name: value.encode("latin-1") for name, value in signed.items()}
+        wire = {name.encode(): value.encode("latin-1") for name, value in signed.items()}
         return await client.request(method, path, content=content, headers=wire)
 
 

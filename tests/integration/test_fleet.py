@@ -70,6 +70,10 @@ class Fleet:
         )
 
 
+#: For what has nothing to do with the channel layer.
+either_layer = pytest.mark.parametrize("fleet", ["in memory"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module", params=["with Redis", "in memory"])
 def fleet(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[Fleet]:
     redis_url = request.getfixturevalue("redis_url") if request.param == "with Redis" else ""
@@ -201,6 +205,7 @@ def test_an_end_reported_to_the_other_process_ends_the_call(fleet: Fleet) -> Non
 # ---------------------------------------------------------------------- answers here and there
 
 
+@either_layer
 def test_a_retry_at_the_other_process_gets_the_identical_flow(fleet: Fleet) -> None:
     s, a, b, call_uuid = fleet.s, fleet.a, fleet.b, new_uuid()
 
@@ -223,6 +228,7 @@ def test_a_retry_at_the_other_process_gets_the_identical_flow(fleet: Fleet) -> N
     fleet.shared.run(scenario())
 
 
+@either_layer
 def test_many_answers_at_once_at_both_processes_make_one_call(fleet: Fleet) -> None:
     s, a, b = fleet.s, fleet.a, fleet.b
 
@@ -243,6 +249,7 @@ def test_many_answers_at_once_at_both_processes_make_one_call(fleet: Fleet) -> N
     fleet.shared.run(scenario())
 
 
+@either_layer
 def test_a_full_or_draining_process_still_knows_the_calls_of_the_others(fleet: Fleet) -> None:
     """A retry for a call that has its slot elsewhere needs none here."""
     s, a = fleet.s, fleet.a
@@ -296,6 +303,7 @@ def test_a_socket_that_comes_to_the_other_process_is_served_there(fleet: Fleet) 
     fleet.shared.run(scenario())
 
 
+@either_layer
 def test_a_ticket_that_was_spent_at_one_process_is_refused_at_once_by_the_other(
     fleet: Fleet,
 ) -> None:
@@ -320,6 +328,7 @@ def test_a_ticket_that_was_spent_at_one_process_is_refused_at_once_by_the_other(
     fleet.shared.run(scenario())
 
 
+@either_layer
 def test_of_sockets_that_come_to_both_processes_at_once_one_is_let_in(fleet: Fleet) -> None:
     s, a, b = fleet.s, fleet.a, fleet.b
 
@@ -337,6 +346,7 @@ def test_of_sockets_that_come_to_both_processes_at_once_one_is_let_in(fleet: Fle
     fleet.shared.run(scenario())
 
 
+@either_layer
 def test_renewals_through_either_process_are_let_in(fleet: Fleet) -> None:
     s, a, b, call_uuid = fleet.s, fleet.a, fleet.b, new_uuid()
 
@@ -357,6 +367,7 @@ def test_renewals_through_either_process_are_let_in(fleet: Fleet) -> None:
     fleet.shared.run(scenario())
 
 
+@either_layer
 def test_a_media_leg_that_fails_is_answered_by_either_process(fleet: Fleet) -> None:
     s, a, b = fleet.s, fleet.a, fleet.b
 
@@ -416,6 +427,7 @@ def test_the_calls_of_a_process_that_was_killed_are_closed_by_the_others(fleet: 
     fleet.shared.run(scenario())
 
 
+@either_layer
 def test_a_process_that_only_slept_does_not_lose_its_call(fleet: Fleet) -> None:
     """Stopped for shorter than LOST_SECONDS, as a noisy machine does."""
     import signal

@@ -139,9 +139,6 @@ def test_summaries_are_made_later_when_no_worker_ran_meanwhile(shared: Shared) -
 
 BAD: dict[str, HttpReply] = {
     "the server is broken": HttpReply(500),
-    "too many requests": HttpReply(
-        429, {"error": {"type": "requests", "code": "rate_limit_exceeded"}}
-    ),
     "a page instead of JSON": HttpReply(200, b"<html>busy</html>", "text/html"),
     "a response without output": HttpReply(200, {"id": "r", "status": "completed", "output": []}),
 }  # fmt: skip
@@ -222,11 +219,12 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(shared: Shared) -> 
 
 
 def test_a_worker_ends_cleanly_when_it_is_asked_to(shared: Shared) -> None:
-    s = shared.stage
+    s, rows = shared.stage, Rows.of(shared.stage.server)
 
     async def scenario() -> None:
+        call_uuid = await a_talk(s, "The worker may go home after this.")
         with s.server.worker() as worker:
-            await asyncio.sleep(2.0)
+            await state(rows, call_uuid, "done")
             assert worker.exit_code is None, worker.tail()
             assert await asyncio.to_thread(worker.terminate, 10) == 0
         everything = worker.tail(200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ def test_a_huge_body_is_refused_and_the_server_lives_on(shared: Shared) -> None:
             assert reply.status_code in (400, 413), reply.status_code
         assert not Rows.of(s.server).knows(call_uuid)
         # Large, and of a size that SIP headers and custom data may well have.
-        fair = {"custom_data": "x" * 100_000, "SipHeader_X-Note": "y" * 10_000}
+        fair: dict[str, Any] = {"custom_data": "x" * 100_000, "SipHeader_X-Note": "y" * 10_000}
         connects(await ask_answer(s, call_uuid, "POST", **fair))
         await hang_up(s, call_uuid)
 
@@ -118,7 +119,7 @@ def test_other_methods_get_405(shared: Shared, method: str) -> None:
 
 # ---------------------------------------------------------------------- who calls
 
-CALLERS: dict[str, dict[str, object]] = {
+CALLERS: dict[str, dict[str, Any]] = {
     "a number": {"from": "447700900123"},
     "a number with a plus": {"from": "+447700900123"},
     "withheld, missing": {"from": None},
