@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -44,6 +46,8 @@ RETRY_MOST_S = 5.0
 NOTES_MOST = 300
 #: Reports of the carrier that wait for the database.
 REPORTS_MOST = 10_000
+#: Threads that ask the database.
+ASKERS = 3
 #: Questions to the database under way at once; more of them find it busy at once.
 QUERIES_MOST = 64
 
@@ -151,7 +155,7 @@ class Mirror:
     def __init__(self, node: str) -> None:
         self.node = node
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
-        self._asker = ThreadPoolExecutor(4, thread_name_prefix="mirror-asker")
+        self._asker = ThreadPoolExecutor(ASKERS, thread_name_prefix="mirror-asker")
         self._asking = 0
         self._changed: dict[CallMirror, None] = {}
         self._reports: deque[rows.CarrierReport] = deque(maxlen=REPORTS_MOST)
@@ -160,6 +164,20 @@ class Mirror:
         self._flushing = asyncio.Lock()
         #: What was wrong with the last write; empty when it went well.
         self.trouble = ""
+
+    def open_threads(self) -> None:
+        """Start the threads and have each open its connection, lest they do so one by one during
+        calls. Returns at once; a database that is away is found out soon enough.
+        """
+        together = threading.Barrier(ASKERS)
+
+        def open_own() -> None:
+            with suppress(threading.BrokenBarrierError, DatabaseError):
+                together.wait(timeout=5)
+                _fresh(connection.ensure_connection)
+
+        for _ in range(ASKERS):
+            self._asker.submit(open_own)
 
     # ------------------------------------------------------------------ questions
 

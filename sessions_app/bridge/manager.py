@@ -93,6 +93,7 @@ class SessionManager:
         async with AsyncExitStack() as stack:
             self._suppliers = await stack.enter_async_context(open_suppliers(self.conf))
             stack.push_async_callback(self.mirror.aclose)
+            self.mirror.open_threads()
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self.mirror.run(), name="mirror")
                 keepers = [

@@ -26,6 +26,8 @@ MARK_EVERY_MS = 500.0
 QUEUE_MOST_MS = 240_000.0
 #: A socket that takes nothing for this long is dead.
 SEND_TIMEOUT_S = 5.0
+#: From a closed socket that takes nothing more to the word that it was closed.
+CLOSE_TOLD_S = 0.5
 
 
 class MediaSocket(Protocol):
@@ -147,8 +149,12 @@ class Outbox:
                     await self._send_what_fits(socket)
                 self._wrote()
                 await self._until_there_is_room()
-        except (OSError, RuntimeError, TimeoutError):
-            # TimeoutError is an OSError; a server's own "already closed" is a RuntimeError.
+        except OSError:  # a TimeoutError is one, too
+            self._emit(MediaClosed(clean=False))
+        except RuntimeError:
+            # The server's own "already closed". The socket's reader is told in a moment whether it
+            # was closed well; only if it is not, the socket broke.
+            await asyncio.sleep(CLOSE_TOLD_S)
             self._emit(MediaClosed(clean=False))
 
     async def _send_what_fits(self, socket: MediaSocket) -> None:

@@ -108,7 +108,9 @@ async def open_suppliers(conf: Conf) -> AsyncIterator[Suppliers]:
             # Nothing of the sandbox may ever reach the real carrier.
             api_url = sandbox.vonage_api_url
     try:
-        async with httpx.AsyncClient(verify=tls_context(), trust_env=False) as http:
+        # A hang-up now and then is not worth an idle connection that outlives its call.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(verify=tls_context(), trust_env=False, limits=limits) as http:
             vonage = VonageCalls(
                 http,
                 application_id=conf.vonage.application_id,

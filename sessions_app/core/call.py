@@ -72,6 +72,7 @@ class Call:
         self._take(event, now, out)
         if not self._over:
             self._note_quiet(now)
+            self._count_spoken(out)
             out += self.speaking.settle(now, self._clock_ms(now))
             if ending := self.goodbye.due(now):
                 self._end(ending.reason, now, out, hang_up=ending.hang_up)
@@ -386,6 +387,12 @@ class Call:
     def _ask(self, now: float, out: list[ev.Command]) -> None:
         if self._may_ask() and (request := self.responses.ask(now)):
             out.append(request)
+
+    def _count_spoken(self, out: list[ev.Command]) -> None:
+        spoken = sum(len(c.text) for c in out if isinstance(c, ev.SpeakClause))
+        if spoken and not self._over:
+            self.usage.add_spoken(spoken)
+            out.append(ev.SaveUsage(self.usage.total()))
 
     def _feed(self, now: float, response_id: str) -> None:
         self._fed_s = now

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_app.bridge.outbox import LEAD_MS, MARK_EVERY_MS, QUEUE_MOST_MS, SEND_TIMEOUT_S, Outbox
+from sessions_app.bridge.outbox import (
+    CLOSE_TOLD_S,
+    LEAD_MS,
+    MARK_EVERY_MS,
+    QUEUE_MOST_MS,
+    SEND_TIMEOUT_S,
+    Outbox,
+)
 from sessions_app.core import events as ev
 from sessions_app.core.playback import Playback
 from tests.unit.bridge.clockwork import now, run
@@ -273,6 +280,8 @@ def test_a_server_that_says_the_socket_is_closed_already_ends_the_media() -> Non
             desk.socket.sending = refuses
             desk.outbox.play("a", pcm(100))
             await asyncio.sleep(0.1)
+            assert desk.events == [], "its reader may still tell that it was closed well"
+            await asyncio.sleep(CLOSE_TOLD_S)
             assert desk.events == [ev.MediaClosed(clean=False)]
 
     run(story())

@@ -264,3 +264,13 @@ def test_an_agent_may_shorten_the_longest_duration_and_not_lengthen_it() -> None
     line.do(ev.SpeechStarted("u1"))
     line.wait(100)
     assert line.now - line.began_s <= 30.1
+
+
+def test_nothing_follows_the_end_even_when_words_come_with_it() -> None:
+    """Words that arrive in the moment in which the goodbye is given up."""
+    line = Line(agent(greeting=""), speaks=False)
+    line.started("r1", line.last_request().request_id)
+    end_call(line)
+    line.now += Limits().goodbye_s + 1
+    out = line.do(ev.AgentText("r1", "i1", "Goodbye then. And "))
+    assert isinstance(out[-1], ev.EndCall)
