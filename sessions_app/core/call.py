@@ -76,8 +76,8 @@ class Call:
             out += self.speaking.settle(now, self._clock_ms(now))
             if ending := self.goodbye.due(now):
                 self._end(ending.reason, now, out, hang_up=ending.hang_up)
-            else:
-                self._ask(now, out)
+            elif self._may_ask() and (request := self.responses.ask(now)):
+                out.append(request)
         return out
 
     # ------------------------------------------------------------------ events
@@ -383,10 +383,6 @@ class Call:
     def _may_ask(self) -> bool:
         """A request would be answered now, and not into the caller's words."""
         return self._provider_ready and self.responses.free and not self.listening.caller_speaks
-
-    def _ask(self, now: float, out: list[ev.Command]) -> None:
-        if self._may_ask() and (request := self.responses.ask(now)):
-            out.append(request)
 
     def _count_spoken(self, out: list[ev.Command]) -> None:
         spoken = sum(len(c.text) for c in out if isinstance(c, ev.SpeakClause))
