@@ -135,7 +135,11 @@ class DrainingCommandLine(CommandLineInterface):
 def main() -> None:
     command_line = DrainingCommandLine()
     command_line.run(sys.argv[1:])
-    sys.exit(command_line.server.exit_code)
+    # Not sys.exit: that waits without end for a thread whose database does not answer.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(command_line.server.exit_code)
 
 
 if __name__ == "__main__":

@@ -191,6 +191,9 @@ def _database(url: str) -> dict[str, Any]:
             # A server that hangs is as good as away; nobody waits for it without end.
             "options": "-c statement_timeout=10000",
             "tcp_user_timeout": 8000,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
             "pool": {"min_size": 1, "max_size": 16, "timeout": 3},
         }
         # A connection that died while it lay unused is found out before it is used.
@@ -302,6 +305,11 @@ LOGGING: dict[str, Any] = {
         "stamina": {"level": "ERROR"},
         # With the database away, a line a second with the server's address.
         "psycopg.pool": {"level": "ERROR"},
+        # Every scanner of the internet causes one.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # Uvicorn tells of each socket with its path, which ends in a ticket: through our formatter.
+        "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "uvicorn.error": {"handlers": [], "level": "INFO", "propagate": True},
         "uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
     },
 }

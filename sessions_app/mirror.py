@@ -52,7 +52,7 @@ ASKERS = 3
 QUERIES_MOST = 64
 
 
-class DatabaseBusy(DatabaseError):
+class DatabaseBusy(OperationalError):
     """Too many questions are waiting for an answer already; it counts as away."""
 
 
@@ -294,7 +294,7 @@ class Mirror:
                 while not await self.flush():  # noqa: ASYNC110  # a try is due, not an event
                     await asyncio.sleep(FLUSH_EVERY_S)
         except TimeoutError:
-            logger.warning("%d calls' last changes were not written", len(self._changed))
+            logger.warning("the last changes of some calls were not written")
         self._writer.shutdown(wait=False, cancel_futures=True)
         self._asker.shutdown(wait=False, cancel_futures=True)
 

@@ -14,7 +14,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from sessions_app.bridge.manager import get_manager
-from sessions_app.bridge.reception import IncomingCall, apology
+from sessions_app.bridge.reception import IncomingCall
+from sessions_app.bridge.words import apology
 from sessions_app.logcontext import call_context
 from sessions_app.telephony.vonage import ncco
 from sessions_app.telephony.vonage.signature import SignatureRefused, verify

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -51,10 +52,11 @@ class _Keeper:
         self._began = manager.began
         self._first = True
         self._heard_s = 0.0
-        self._swept_s = 0.0
+        self._swept_s = -math.inf
         self._told_away = False
         self._told_alone = False
         self._moved: list[str] = []
+        self._default: rows.Route | None = None
         self._drain = False
         self._drain_s = 0.0
 
@@ -75,6 +77,7 @@ class _Keeper:
         self._heard_s = now
         if now - self._swept_s >= SWEEP_EVERY_S:
             self._swept_s = now
+            self._default = rows.find_route("")
             if asked := tasks.sweep():
                 logger.warning("%d summaries were overdue and are asked for again", asked)
         if self._told_away:
@@ -109,6 +112,9 @@ class _Keeper:
 
     def settle(self) -> None:
         """On the loop: what the round found out about our sessions."""
+        if self._default is not None:
+            self._manager.reception.remember_default(self._default)
+            self._default = None
         moved, self._moved = self._moved, []
         for uuid in moved:
             if session := self._manager.get(uuid):

@@ -10,13 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    transaction,
+)
+from django.db.models import CharField
 from django.utils import timezone
 
 from sessions_app import rows
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket, TicketRefused
+from sessions_app.bridge.words import apology, last_words
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import CallerGone, EndReason, MediaClosed
 from sessions_app.models import CallRecord, CallState, Node
@@ -29,16 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: The answer webhook must be quick: without the database by then, it is answered from memory.
 DATABASE_PATIENCE_S = 1.0
-#: Ends after which the caller was bid goodbye; after all others he is owed an apology.
-_GOOD_ENDS = frozenset(
-    {
-        EndReason.AGENT_ENDED,
-        EndReason.CALLER_HUNG_UP,
-        EndReason.CALLER_SILENT,
-        EndReason.MAX_DURATION,
-        EndReason.OPERATOR,
-    }
-)
+#: While it is known to be away, it is asked all the same, but nobody waits for it.
+AWAY_PATIENCE_S = 0.2
 #: A socket that brought a frame this lately is not lost, whatever a late report says.
 _MEDIA_FRESH_S = 1.0
 
@@ -67,11 +67,11 @@ class _Found:
     base: Mapping[str, Any] | None = None
 
 
-def apology(agent: AgentProfile | None, called: str = "") -> ncco.Ncco:
-    """Words for a caller who cannot be served, and the agent's person if it has one."""
-    if agent is None:
-        return ncco.apology(ncco.APOLOGY, ncco.DEFAULT_LANGUAGE, None, None)
-    return ncco.apology(agent.apology, agent.language, agent.fallback_number or None, called)
+def _fits(field: str, text: str) -> str:
+    """As much of the text as the row's column holds."""
+    column = CallRecord._meta.get_field(field)
+    assert isinstance(column, CharField)
+    return text[: column.max_length]
 
 
 class Reception:
@@ -79,6 +79,7 @@ class Reception:
 
     def __init__(self, manager: SessionManager) -> None:
         self._manager = manager
+        self._database_away = False
         #: The last agent that answered each number, for when the database is away.
         self._last_routes: dict[str, tuple[AgentProfile, dict[str, Any]]] = {}
 
@@ -211,10 +212,14 @@ class Reception:
                     raise
             return _Found(None, route.agent.profile() if route.agent else None, base=base)
 
+        patience_s = AWAY_PATIENCE_S if self._database_away else DATABASE_PATIENCE_S
         try:
-            found = await self._manager.mirror.query(ask, DATABASE_PATIENCE_S)
-        except (DatabaseError, TimeoutError) as away:
-            logger.warning("[%s] answered without the database: %s", call.uuid, away)
+            found = await self._manager.mirror.query(ask, patience_s)
+            self._database_away = False
+        except (OperationalError, InterfaceError, TimeoutError) as away:
+            self._database_away = True
+            reason = str(away).strip() or "no answer in time"
+            logger.warning("[%s] answered without the database: %s", call.uuid, reason)
             last = self._last_routes.get(call.called) or self._last_routes.get("")
             if last is None:
                 return _Found(None, None)
@@ -229,15 +234,19 @@ class Reception:
         if len(self._last_routes) > 1000:
             self._last_routes.clear()
         self._last_routes[called] = (agent, base)
-        self._last_routes.setdefault("", (agent, base))
+
+    def remember_default(self, route: rows.Route) -> None:
+        """Who answers every other number, should the database be away when one rings."""
+        if route.agent is not None:
+            self._last_routes[""] = (route.agent.profile(), self._owned(route))
 
     def _facts(self, call: IncomingCall, issued_s: int) -> dict[str, Any]:
         now = timezone.now()
         return {
-            "conversation_uuid": call.conversation_uuid,
-            "region_url": call.region_url,
-            "caller": call.caller,
-            "called": call.called,
+            "conversation_uuid": _fits("conversation_uuid", call.conversation_uuid),
+            "region_url": _fits("region_url", call.region_url),
+            "caller": _fits("caller", call.caller),
+            "called": _fits("called", call.called),
             "state": CallState.RINGING,
             "ringing_at": now,
             "heartbeat_at": now,
@@ -246,9 +255,12 @@ class Reception:
         }
 
     def _base(self, call: IncomingCall, route: rows.Route, issued_s: int) -> dict[str, Any]:
+        return {**self._facts(call, issued_s), **self._owned(route)}
+
+    def _owned(self, route: rows.Route) -> dict[str, Any]:
+        """Whose call it is, and who answers it."""
         agent = route.agent
         return {
-            **self._facts(call, issued_s),
             "user_id": route.user_id,
             "agent_id": agent.pk if agent else None,
             "agent_name": agent.name if agent else "",
@@ -351,7 +363,7 @@ class Reception:
                 session.handle(MediaClosed(clean=False))
             return apology(agent, session.called)
         if (ended := self._manager.ended(call_uuid)) is not None:
-            return self._last_words(ended)
+            return last_words(ended)
         try:
             record = await self._manager.mirror.query(
                 lambda: rows.find_call(call_uuid) or rows.find_by_conversation(conversation_uuid),
@@ -363,13 +375,8 @@ class Reception:
             return apology(None)
         agent = record.agent.profile() if record.agent else AgentProfile()
         if record.end_reason:
-            return self._last_words(Ended(EndReason(record.end_reason), agent, record.called))
+            return last_words(Ended(EndReason(record.end_reason), agent, record.called))
         return apology(agent, record.called)
-
-    def _last_words(self, ended: Ended) -> ncco.Ncco:
-        if ended.reason in _GOOD_ENDS and ended.agent is not None:
-            return ncco.goodbye(ncco.GOODBYE, ended.agent.language)
-        return apology(ended.agent, ended.called)
 
     def caller_leg(
         self, call_uuid: str, status: str, fields: dict[str, Any], *, ended: bool

@@ -36,10 +36,20 @@ VARIABLES = (
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens on now.
+
+    Not one of those that the system gives to whoever asks for any: between our looking and the
+    server's listening it would go to somebody else.
+    """
+    for _ in range(100):
+        port = 12_000 + secrets.randbelow(18_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port between 12000 and 30000")
 
 
 def clean_environment(directory: Path, values: Mapping[str, str]) -> dict[str, str]:
