@@ -56,6 +56,9 @@ class FakeManager:
 def manager(monkeypatch: pytest.MonkeyPatch) -> FakeManager:
     fake = FakeManager()
     monkeypatch.setattr("health.views.get_manager", lambda: fake)
+    # How fast this machine is decides nothing here; the real bounds are tried on a real server.
+    monkeypatch.setattr("health.probes.DATABASE_TIMEOUT_S", 20.0)
+    monkeypatch.setattr("health.probes.LAYER_TIMEOUT_S", 20.0)
     return fake
 
 
