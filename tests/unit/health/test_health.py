@@ -253,24 +253,23 @@ def test_jobs_that_nobody_takes_degrade(
 
 
 @pytest.mark.parametrize(
-    "job",
+    "ages",
     [
         {},
-        {
-            "run_after": timezone.now() + timedelta(days=1),
-            "enqueued_at": timezone.now() - timedelta(days=1),
-        },
-        {
-            "run_after": timezone.now() - timedelta(seconds=5),
-            "enqueued_at": timezone.now() - timedelta(days=1),
-        },
-        {"status": "RUNNING", "enqueued_at": timezone.now() - timedelta(hours=1)},
+        {"run_after": timedelta(days=-1), "enqueued_at": timedelta(days=1)},
+        {"run_after": timedelta(seconds=5), "enqueued_at": timedelta(days=1)},
+        {"status": "RUNNING", "enqueued_at": timedelta(hours=1)},
     ],
     ids=["just enqueued", "due tomorrow", "due just now", "being run"],
 )
 def test_jobs_in_their_time_are_nobodys_fault(
-    client: Client, manager: FakeManager, job: dict[str, Any]
+    client: Client, manager: FakeManager, ages: dict[str, Any]
 ) -> None:
+    """Ages are taken when the test runs, which may be long after it was collected."""
+    now = timezone.now()
+    job = {
+        name: now - value if isinstance(value, timedelta) else value for name, value in ages.items()
+    }
     a_job(**job)
 
     assert client.get("/api/health").json()["status"] == "ok"

@@ -22,8 +22,7 @@ from sessions_app.mirror import CallMirror, DatabaseBusy, Mirror
 from sessions_app.models import CallRecord, CallState
 from tests.unit.rows.conftest import NODE, a_row, at_work, base, report, row, turn
 
-# What migrations made must be there for whoever comes next.
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 async def settled(mirror: Mirror) -> None:

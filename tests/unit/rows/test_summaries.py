@@ -202,7 +202,7 @@ def test_the_model_reads_the_conversation_line_by_line() -> None:
     )
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_what_is_sent_names_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[httpx.Request] = []
 
