@@ -17,7 +17,7 @@ from dataclasses import dataclass
 #: A mark so much later than its audio should have ended is lost, not late.
 MARK_LOST_MS = 2000.0
 #: A mark so much later than that means a phone, or a way to it, that stands still.
-STALL_MS = 400.0
+STALL_MS = 250.0
 
 
 @dataclass(slots=True)
