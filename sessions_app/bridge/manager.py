@@ -23,6 +23,7 @@ from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.reception import Reception
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
+from sessions_app.bridge.words import apology
 from sessions_app.conf import Conf
 from sessions_app.core.events import EndReason, EndRequested
 from sessions_app.logcontext import call_context
@@ -135,7 +136,7 @@ class SessionManager:
         """End every live call, its caller's leg too; gives how many."""
         cut = list(self._sessions.values())
         for session in cut:
-            session.handle(EndRequested(EndReason.DRAINED))
+            session.handle(EndRequested(EndReason.DRAINED, politely=True))
         await asyncio.gather(*(session.wait_released() for session in cut))
         return len(cut)
 
@@ -242,8 +243,11 @@ class SessionManager:
             phone_rate_hz=rate_hz,
             frame_bytes=frame_bytes(rate_hz),
             provider=self.suppliers.provider(call_uuid, caller, plan.agent, plan.fault),
-            voice=self.suppliers.voice(plan.agent, plan.fault),
+            voice=self.suppliers.voice(call_uuid, plan.agent, plan.fault),
             hang_up=self.suppliers.hang_up(call_uuid, plan.region_url, plan.fault),
+            transfer=self.suppliers.transfer(
+                call_uuid, plan.region_url, plan.fault, apology(plan.agent, called)
+            ),
             mirror=self.mirror.open(call_uuid, plan.base),
             provider_fares=self._provider_fares,
             removed=self._removed,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sessions_app.core.audio import Framer, Resampler, pcm_ms
+from sessions_app.core.audio import Framer, Resampler, audible, pcm_ms
 from sessions_app.core.events import Event, ItemWritten, MediaClosed, ProviderNotice
 from sessions_app.core.playback import Playback
 
@@ -48,6 +48,7 @@ class _Frame:
     data: bytes
     audio_ms: float
     padding_ms: float
+    audible: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,6 @@ class Outbox:
         self,
         playback: Playback,
         *,
-        source_rate_hz: int,
         phone_rate_hz: int,
         frame_bytes: int,
         emit: Callable[[Event], None],
@@ -74,7 +74,7 @@ class Outbox:
         self._playback = playback
         self._rate_hz = phone_rate_hz
         self._frame_ms = pcm_ms(frame_bytes, phone_rate_hz)
-        self._resampler = Resampler(source_rate_hz, phone_rate_hz)
+        self._resampler = Resampler(phone_rate_hz, phone_rate_hz)
         self._framer = Framer(frame_bytes)
         self._emit = emit
         self._wrote = wrote
@@ -95,11 +95,13 @@ class Outbox:
 
     # ------------------------------------------------------------------ in
 
-    def play(self, item_id: str, pcm: bytes) -> None:
-        """Queue audio of an item, s16le at the source's rate."""
+    def play(self, item_id: str, pcm: bytes, rate_hz: int) -> None:
+        """Queue audio of an item, s16le at this rate."""
         if self._framing and self._framing != item_id:
             self._pad(self._framing)
         self._framing = item_id
+        if self._resampler.from_hz != rate_hz:
+            self._resampler = Resampler(rate_hz, self._rate_hz)
         self._add(item_id, self._resampler.feed(pcm))
         self._wake.set()
 
@@ -127,14 +129,15 @@ class Outbox:
                     self._emit(ProviderNotice("speech_too_long", "the rest was not played"))
                 self.overrun_ms += self._frame_ms
                 continue
-            self._queue.append(_Frame(item_id, data, self._frame_ms, 0.0))
+            self._queue.append(_Frame(item_id, data, self._frame_ms, 0.0, audible(data)))
             self._queued_ms += self._frame_ms
 
     def _pad(self, item_id: str) -> None:
         self._add(item_id, self._resampler.flush())
         audio_ms = pcm_ms(self._framer.waiting_bytes, self._rate_hz)
         if (last := self._framer.flush()) is not None:
-            self._queue.append(_Frame(item_id, last, audio_ms, self._frame_ms - audio_ms))
+            padding_ms = self._frame_ms - audio_ms
+            self._queue.append(_Frame(item_id, last, audio_ms, padding_ms, audible(last)))
             self._queued_ms += self._frame_ms
         self._framing = ""
 
@@ -175,7 +178,13 @@ class Outbox:
             if self._playback.backlog_ms(self._clock()) <= 0:
                 self._since_mark_ms = MARK_EVERY_MS
             # Counted before it is sent: a clear that comes while sending must know of it.
-            self._playback.wrote(piece.item_id, piece.audio_ms, self._clock(), piece.padding_ms)
+            self._playback.wrote(
+                piece.item_id,
+                piece.audio_ms,
+                self._clock(),
+                piece.padding_ms,
+                audible=piece.audible,
+            )
             self._since_mark_ms += self._frame_ms
             await socket.send_audio(piece.data)
             if self._since_mark_ms >= MARK_EVERY_MS and not self._clear_wanted:

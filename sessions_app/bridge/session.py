@@ -14,17 +14,19 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sessions_app.bridge.inbox import Inbox
+from sessions_app.bridge.model import Model
 from sessions_app.bridge.outbox import MediaSocket, Outbox
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.bridge.voice import VoiceQueue
 from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.call import Call
-from sessions_app.core.errors import ProviderError
+from sessions_app.core.ear import Ear
 from sessions_app.core.limits import Limits
+from sessions_app.core.phrases import Clips
 from sessions_app.logcontext import call_context
 from sessions_app.mirror import CallMirror
 from sessions_app.providers.base import Provider, Voice
@@ -36,8 +38,8 @@ STEP_TIMEOUT_S = 1.2
 #: The REST hang-up of the caller's leg, with its retries.
 HANG_UP_TIMEOUT_S = 1.5
 
-#: All tries to reach the model together; the caller waits, hearing nothing.
-OPEN_TIMEOUT_S = 9.0
+#: What the phone sends at a time.
+FRAME_MS = 20.0
 
 _owner: ContextVar[CallSession | None] = ContextVar("call_session", default=None)
 
@@ -55,11 +57,15 @@ class CallSetup:
     voice: Callable[[], Voice] | None
     #: Ends the caller's leg at the carrier.
     hang_up: Callable[[], Awaitable[None]]
+    #: Has the carrier say an apology to the caller and put him through to the agent's person.
+    transfer: Callable[[], Awaitable[None]]
     mirror: CallMirror
     #: Told how the connection to the model fares: "" or what was wrong.
     provider_fares: Callable[[str], None]
     #: Told when everything is released, before anybody who waits for that goes on.
     removed: Callable[[CallSession], None]
+    #: What can be said without any supplier.
+    clips: Clips = field(default_factory=Clips)
 
 
 class CallSession:
@@ -90,9 +96,9 @@ class CallSession:
         self.claimed = 0
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._provider = setup.provider()
+        self._model = Model(setup.provider, self.handle, setup.provider_fares)
         self._voice = setup.voice() if setup.voice else None
-        capabilities = self._provider.capabilities
+        capabilities = self._model.capabilities
         voice_rate_hz = self._voice.rate_hz if self._voice else 0
         self._call = Call(
             setup.agent,
@@ -100,12 +106,13 @@ class CallSession:
             speaks=self._voice is None,
             provider_rate_hz=capabilities.rate_hz,
             voice_rate_hz=voice_rate_hz,
+            clips=setup.clips,
             now=clock(),
         )
+        self._ear = Ear()
         self._inbox = Inbox(setup.phone_rate_hz, capabilities.rate_hz)
         self._outbox = Outbox(
             self._call.playback,
-            source_rate_hz=voice_rate_hz or capabilities.rate_hz,
             phone_rate_hz=setup.phone_rate_hz,
             frame_bytes=setup.frame_bytes,
             emit=self.handle,
@@ -119,7 +126,7 @@ class CallSession:
         )
         self._socket: MediaSocket | None = None
         self._socket_here = asyncio.Event()
-        self._provider_opened = False
+        self._transfer_wanted = asyncio.Event()
         self._hang_up = False
         self._ending = asyncio.Event()
         self._released = asyncio.Event()
@@ -171,9 +178,9 @@ class CallSession:
         )
         stack.push_async_callback(
             self._release,
-            f"Closed {self._provider.name} WebSocket",
-            self._provider.close,
-            lambda: self._provider_opened,
+            f"Closed {self._model.name} WebSocket",
+            self._model.close,
+            lambda: self._model.opened,
         )
         stack.callback(logger.info, "🧹 Starting session cleanup...")
 
@@ -194,8 +201,9 @@ class CallSession:
         try:
             async with asyncio.TaskGroup() as tasks:
                 work = {
-                    "provider": self._run_provider(),
+                    "model": self._model.run(self._inbox),
                     "phone": self._run_phone(),
+                    "transfer": self._run_transfer(),
                     "clock": self._run_clock(),
                 }
                 if self._speaker is not None:
@@ -271,8 +279,11 @@ class CallSession:
                 )
             self.bad_frames += 1
             return
-        self._call.heard_caller_s = self._clock()
+        self._call.heard_caller_s = now = self._clock()
         self._inbox.put(frame)
+        if (speaking := self._ear.hear(frame, now)) is not None:
+            spoken_ms = self._ear.loud_frames * FRAME_MS
+            self.handle(ev.CallerAudible(speaking, spoken_ms))
 
     def media_age_s(self) -> float:
         """How long ago the phone last sent anything."""
@@ -289,27 +300,15 @@ class CallSession:
 
     # ------------------------------------------------------------------ the model
 
-    async def _run_provider(self) -> None:
-        """One conversation with the model, from handshake to end."""
+    async def _run_transfer(self) -> None:
+        await self._transfer_wanted.wait()
         try:
-            try:
-                async with asyncio.timeout(OPEN_TIMEOUT_S):
-                    await self._provider.open()
-            except TimeoutError:
-                raise ProviderError(f"not ready in {OPEN_TIMEOUT_S:g} s", retryable=True) from None
-            self._provider_opened = True
-            self.setup.provider_fares("")
-            self.handle(ev.ProviderReady())
-            async with asyncio.TaskGroup() as streams:
-                streams.create_task(self._provider.write(), name="to provider")
-                streams.create_task(self._inbox.run(self._provider.send_audio), name="inbox")
-                await self._provider.read(self.handle)
-        except* ProviderError as errors:
-            error = errors.exceptions[0]
-            assert isinstance(error, ProviderError)
-            self.setup.provider_fares(str(error))
-            logger.warning("the model's service is lost: %s", error)
-            self.handle(ev.ProviderLost(str(error), error.retryable))
+            await self.setup.transfer()
+        except Exception as error:
+            logger.warning("the caller could not be transferred: %s", error)
+            self.handle(ev.TransferFailed(str(error)))
+        else:
+            self.handle(ev.Transferred())
 
     def _speech_ahead_ms(self) -> float:
         return self._call.playback.backlog_ms(self._clock()) + self._outbox.queued_ms
@@ -329,7 +328,7 @@ class CallSession:
     def _do(self, command: ev.Command) -> None:
         match command:
             case ev.Play():
-                self._outbox.play(command.item_id, command.pcm)
+                self._outbox.play(command.item_id, command.pcm, command.rate_hz)
             case ev.FinishItem():
                 self._outbox.finish(command.item_id)
             case ev.ClearPhone():
@@ -350,8 +349,14 @@ class CallSession:
                 self.setup.mirror.note(command.kind, command.detail)
             case ev.EndCall():
                 self._finish(command.reason, hang_up=command.hang_up)
+            case ev.RetainAudio():
+                self._inbox.retain(command.retain)
+            case ev.Reconnect():
+                self._model.reconnect()
+            case ev.TransferToPerson():
+                self._transfer_wanted.set()
             case _:
-                self._provider.send(command)
+                self._model.send(command)
 
     async def _run_clock(self) -> None:
         """Hand in a `Tick` whenever one is due."""

@@ -20,13 +20,17 @@ from sessions_app.providers.registry import needs_external_voice
 from sessions_app.providers.speechmatics.tts import SpeechmaticsConf, SpeechmaticsVoice
 from sessions_app.providers.tls import tls_context
 from sessions_app.sandbox.server import Sandbox
+from sessions_app.telephony.vonage import ncco
 from sessions_app.telephony.vonage.client import (
     DEFAULT_API_URL,
+    Outcome,
     VonageCalls,
+    VonageError,
     load_private_key,
 )
 
 FAULT_HEADER = "X-Sandbox-Fault"
+CALL_HEADER = "X-Sandbox-Call"
 
 
 class Suppliers:
@@ -40,9 +44,11 @@ class Suppliers:
         #: Where simulated callers register their legs; empty without the sandbox.
         self.sandbox_control_url = sandbox_control_url
 
-    def _fault(self, fault: str) -> dict[str, str]:
-        """Only the sandbox is ever told of a wanted fault."""
-        return {FAULT_HEADER: fault} if fault and self._conf.sandbox else {}
+    def _fault(self, call_uuid: str, fault: str) -> dict[str, str]:
+        """Only the sandbox is ever told of a wanted fault, and of the call it is meant for."""
+        if not fault or not self._conf.sandbox:
+            return {}
+        return {FAULT_HEADER: fault, CALL_HEADER: call_uuid}
 
     def provider(
         self, call_uuid: str, caller: str, agent: AgentProfile, fault: str
@@ -52,7 +58,7 @@ class Suppliers:
             call_uuid=call_uuid,
             agent=agent,
             text_only=needs_external_voice(agent.voice_kind),
-            headers={"OpenAI-Safety-Identifier": end_user, **self._fault(fault)},
+            headers={"OpenAI-Safety-Identifier": end_user, **self._fault(call_uuid, fault)},
         )
         openai = OpenAIConf(
             api_key=self._conf.openai_api_key,
@@ -62,21 +68,36 @@ class Suppliers:
         )
         return lambda: OpenAIProvider(setup, openai)
 
-    def voice(self, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
+    def voice(self, call_uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
         if not needs_external_voice(agent.voice_kind):
             return None
         speechmatics = SpeechmaticsConf(
             api_key=self._conf.speechmatics_api_key, url=self._conf.speechmatics_url
         )
-        return lambda: SpeechmaticsVoice(speechmatics, agent.voice, headers=self._fault(fault))
+        headers = self._fault(call_uuid, fault)
+        return lambda: SpeechmaticsVoice(speechmatics, agent.voice, headers=headers)
 
     def hang_up(self, call_uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
         async def hang_up() -> None:
             await self._vonage.hang_up(
-                call_uuid, region_url or None, extra_headers=self._fault(fault)
+                call_uuid, region_url or None, extra_headers=self._fault(call_uuid, fault)
             )
 
         return hang_up
+
+    def transfer(
+        self, call_uuid: str, region_url: str, fault: str, flow: ncco.Ncco
+    ) -> Callable[[], Awaitable[None]]:
+        """Replaces what the caller's leg is doing by that flow. Raises if the leg is gone."""
+
+        async def transfer() -> None:
+            outcome = await self._vonage.transfer(
+                call_uuid, flow, region_url or None, extra_headers=self._fault(call_uuid, fault)
+            )
+            if outcome is Outcome.LEG_GONE:
+                raise VonageError("the leg is gone", retryable=False)
+
+        return transfer
 
 
 def _made_up_key() -> str:

@@ -6,11 +6,20 @@ import numpy as np
 import soxr
 
 SAMPLE_BYTES = 2
+#: What stays below this is line noise or digital silence; nobody hears it as a voice.
+AUDIBLE_PEAK = 300
 
 
 def pcm_ms(size_bytes: int, rate_hz: int) -> float:
     """How long so many bytes of PCM sound."""
     return size_bytes * 1000 / (rate_hz * SAMPLE_BYTES)
+
+
+def audible(pcm: bytes) -> bool:
+    """Whether there is anything in this piece that can be heard."""
+    samples = np.frombuffer(pcm, dtype="<i2")
+    # Two comparisons instead of abs(), which has no answer for -32768.
+    return samples.size > 0 and bool(samples.max() > AUDIBLE_PEAK or samples.min() < -AUDIBLE_PEAK)
 
 
 class Resampler:

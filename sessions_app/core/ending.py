@@ -11,6 +11,11 @@ from sessions_app.core.playback import Playback
 from sessions_app.core.responses import Responses, Wanted
 from sessions_app.core.speaking import Speaking
 
+#: Beyond their length, for last words to reach the ear.
+LAST_WORDS_S = 2.0
+#: A transfer by the carrier, with the tries it may need.
+TRANSFER_S = 4.0
+
 
 @dataclass(slots=True)
 class Ending:
@@ -85,6 +90,17 @@ class Goodbye:
             backlog_s = self._playback.backlog_ms(now) / 1000
             self.ending = Ending(reason, now + backlog_s + 1.0, hang_up)
         self.ending.said = True
+
+    def after_words(self, reason: EndReason, now: float, *, hang_up: bool = True) -> None:
+        """End when the last words, on their way already, have been heard."""
+        self._responses.forget()
+        by_s = now + self._speaking.left_ms(now) / 1000 + LAST_WORDS_S
+        self.ending = Ending(reason, by_s, hang_up, said=True)
+
+    def wait_for_transfer(self, reason: EndReason, now: float) -> None:
+        """The carrier has been asked to take the caller over, and says soon whether it did."""
+        self._responses.forget()
+        self.ending = Ending(reason, now + TRANSFER_S, hang_up=False)
 
     def due(self, now: float) -> Ending | None:
         """The ending, if its time has come."""

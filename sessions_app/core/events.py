@@ -31,6 +31,7 @@ class EndReason(StrEnum):
     SHUTDOWN = "shutdown"
     INTERNAL_ERROR = "internal_error"
     LOST = "lost"
+    TRANSFERRED = "transferred"
 
 
 class Purpose(StrEnum):
@@ -79,10 +80,33 @@ class EndRequested:
     """Somebody who may (an operator, a drain) wants the call over now.
 
     `hang_up` False: the caller's leg is not ours to end, another process serves it.
+    `politely`: the caller is told first.
     """
 
     reason: EndReason
     hang_up: bool = True
+    politely: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallerAudible:
+    """Our own ear, which needs no model: the caller began to speak, or has stopped.
+
+    `spoken_ms`: how much of it was loud, once he has stopped.
+    """
+
+    speaking: bool
+    spoken_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """The carrier has taken the caller's leg elsewhere, as we asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferFailed:
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +135,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class ProviderReady:
-    """The model's session is configured and takes audio."""
+    """The model's session is configured and takes audio.
+
+    `life_s`: how long it lasts from now on, as far as its service tells.
+    """
+
+    life_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +284,9 @@ Event = (
     | MediaClosed
     | MediaMuted
     | CallerGone
+    | CallerAudible
+    | Transferred
+    | TransferFailed
     | EndRequested
     | DtmfPressed
     | MarkPlayed
@@ -312,7 +344,7 @@ class CutItem:
 
 @dataclass(frozen=True, slots=True)
 class AddAgentWords:
-    """Tell the model what was said in its name without it (a fixed greeting)."""
+    """Tell the model what was said in its name: without it, or before it had to begin anew."""
 
     item_id: str
     text: str
@@ -320,9 +352,18 @@ class AddAgentWords:
 
 @dataclass(frozen=True, slots=True)
 class AddCallerWords:
-    """Tell the model what the caller did without speaking (a key pressed)."""
+    """Tell the model what the caller said before it had to begin anew, or did without speaking."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddToolCall:
+    """Tell the model of a function that it called before it had to begin anew."""
+
+    call_id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,9 +374,38 @@ class AnswerTool:
     output: str
 
 
+@dataclass(frozen=True, slots=True)
+class SpeakYourself:
+    """From now on the model answers in its own voice; the other service's has failed."""
+
+
 ProviderCommand = (
-    CreateResponse | CancelResponse | CutItem | AddAgentWords | AddCallerWords | AnswerTool
+    CreateResponse
+    | CancelResponse
+    | CutItem
+    | AddAgentWords
+    | AddCallerWords
+    | AddToolCall
+    | AnswerTool
+    | SpeakYourself
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Give up the model's session, if there is one, and make another."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetainAudio:
+    """Whether the caller's audio is kept after it was sent, for a session that begins anew."""
+
+    retain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TransferToPerson:
+    """Have the carrier lead the caller's leg to the agent's person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +414,7 @@ class Play:
 
     item_id: str
     pcm: bytes
+    rate_hz: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,6 +495,9 @@ class EndCall:
 
 Command = (
     ProviderCommand
+    | Reconnect
+    | RetainAudio
+    | TransferToPerson
     | Play
     | FinishItem
     | ClearPhone

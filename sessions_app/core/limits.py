@@ -16,7 +16,14 @@ class Limits:
     #: The media socket must open this soon after the answer.
     unclaimed_s: float = 30.0
     #: A response that was asked for, or is due, must begin to sound this soon.
-    answer_s: float = 5.0
+    answer_s: float = 4.0
+    #: A caller who waits for the agent and hears nothing is spoken to this soon, whatever the
+    #: reason. The promise is three seconds; the rest is the way to his ear.
+    silence_s: float = 2.4
+    #: What our ear heard the caller say and the model did not is asked about this much later.
+    unheard_s: float = 1.0
+    #: A model that hears the caller still speak, when our ear heard him stop so long ago, is stuck.
+    stuck_s: float = 4.0
     #: A goodbye must have been spoken this soon, or the call ends without it.
     goodbye_s: float = 12.0
     #: Keys pressed within this time of each other belong together.

@@ -9,6 +9,8 @@ from sessions_app.core.transcript import TEXT_MOST, CallerTurn
 
 #: Turns whose words have not come; words this much later than the newest turn are given up.
 WAITING_MOST = 20
+#: Turns of keys pressed are called this and a number.
+KEYS = "keys_"
 #: So many turns are known to be final; what still comes for them is too late.
 FINAL_KEPT = 64
 
@@ -59,6 +61,18 @@ class Listening:
         """No words will come; the turn stays, with what there is."""
         return self._settle(item_id, at_ms) if item_id in self._turns else []
 
+    def lost(self, at_ms: int) -> list[Command]:
+        """The model's session is gone: no words will come any more, and no end of a turn."""
+        self._speaking = None
+        out: list[Command] = []
+        for item_id in list(self._turns):
+            out += self._settle(item_id, at_ms)
+        return out
+
+    def waits_for_words(self) -> bool:
+        """Something the caller said is not known in words yet."""
+        return bool(self._turns)
+
     def _turn(self, item_id: str, at_ms: int) -> CallerTurn | None:
         """The turn of that id, made if it is new; None if it is final already."""
         if item_id not in self._turns and item_id not in self._final:
@@ -86,14 +100,12 @@ class Listening:
     def take_keys(self, at_ms: int) -> Turn:
         """The keys pressed so far, as a turn of the caller."""
         self._key_turns += 1
-        turn = CallerTurn(f"keys_{self._key_turns}", at_ms, at_ms, self._keys)
+        turn = CallerTurn(f"{KEYS}{self._key_turns}", at_ms, at_ms, self._keys)
         self._keys, self.pressed_s = "", None
         return turn.turn(final=True)
 
     def close(self, at_ms: int) -> list[Command]:
-        out: list[Command] = []
-        for item_id in list(self._turns):
-            out += self._settle(item_id, at_ms)
+        out = self.lost(at_ms)
         if self._keys:
             out.append(SaveTurn(self.take_keys(at_ms)))
         return out

@@ -40,6 +40,8 @@ class Playback:
 
     def __init__(self, lag_ms: float = 80.0) -> None:
         self.written_ms = 0.0
+        # Where the last thing that can be heard ends; behind it lies only silence.
+        self._audible_ms: float | None = None
         self._lag_ms = lag_ms
         # From each of these times on, the stream is, or was, played from there without a pause:
         # (seconds, milliseconds of the stream), the one being played first.
@@ -50,6 +52,8 @@ class Playback:
         self._told_ms = 0.0
         # None: no mark came back yet. A phone that never returns one is not waited for.
         self._marks_work: bool | None = None
+        #: Marks that a phone which used to return them has lost since the last one it returned.
+        self.lost_in_a_row = 0
         # Milliseconds of items whose stretches have been forgotten because they were heard.
         self._heard_ms: dict[str, float] = {}
 
@@ -63,6 +67,7 @@ class Playback:
                 held_ms = self._told_ms if stalls else self._marks[0].at_ms
                 return min(self._unheld_ms(now), held_ms)
             self._told_ms = self._marks.popleft().at_ms
+            self.lost_in_a_row += bool(self._marks_work)
             if self._marks_work is None:
                 self._marks_work = False
                 self._marks.clear()
@@ -86,8 +91,19 @@ class Playback:
         """Written and not yet played."""
         return self.written_ms - self.played_ms(now)
 
-    def wrote(self, item_id: str, audio_ms: float, now: float, padding_ms: float = 0.0) -> None:
-        """So much audio of an item, and silence behind it, went to the phone."""
+    def wrote(
+        self,
+        item_id: str,
+        audio_ms: float,
+        now: float,
+        padding_ms: float = 0.0,
+        *,
+        audible: bool = True,
+    ) -> None:
+        """So much audio of an item, and silence behind it, went to the phone.
+
+        `audible` False: the audio itself is silence too.
+        """
         arrives_s = now + self._lag_ms / 1000
         if self._plays_at_s(self.written_ms) < arrives_s:
             # The queue will have run dry, whether or not a mark has told: the phone begins again
@@ -102,6 +118,8 @@ class Playback:
         else:
             self._stretches.append(_Stretch(item_id, start, end))
             self._heard_ms.setdefault(item_id, 0.0)
+        if audible:
+            self._audible_ms = end
         self.written_ms = end + padding_ms
 
     def marked(self, mark_id: str) -> None:
@@ -118,6 +136,7 @@ class Playback:
         while self._marks and self._marks[0].at_ms <= position:
             self._marks.popleft()
         self._marks_work = True
+        self.lost_in_a_row = 0
         self._told_ms = position
         # What was written after a pause begins when it came, however early the mark is.
         later = [r for r in self._runs if r[1] > position or (r[1] == position and r[0] > now)]
@@ -158,6 +177,10 @@ class Playback:
             return self._marks[-1].due_s + MARK_LOST_MS / 1000
         return self._plays_at_s(self.written_ms)
 
+    def sounds_until_s(self) -> float | None:
+        """When the last sound written so far has been, or will have been, heard."""
+        return None if self._audible_ms is None else self._plays_at_s(self._audible_ms)
+
     def cleared(self, now: float) -> None:
         """Everything not yet played was dropped from the phone's queue."""
         played = self.played_ms(now)
@@ -167,6 +190,8 @@ class Playback:
         self._stretches.clear()
         self._marks.clear()
         self.written_ms = self._told_ms = played
+        if self._audible_ms is not None:
+            self._audible_ms = min(self._audible_ms, played)
         self._runs = [(now, played)]
 
     def forget(self, item_id: str) -> None:

@@ -18,7 +18,14 @@ GOODBYE_TOO_LONG = (
 )
 
 
-CUT_OFF = "A fault cut off what you were saying. Say it again, shorter."
+CUT_OFF = (
+    "A fault cut off what you were saying; the caller has heard what stands in the conversation. "
+    "Go on from there. Do not repeat what was heard, and do not mention the fault."
+)
+UNHEARD = (
+    "The caller has said something that you could not hear. Say so in one short sentence, in the "
+    "language of the conversation, and ask them to say it again."
+)
 
 
 def say_exactly(text: str) -> str:

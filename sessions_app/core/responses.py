@@ -154,6 +154,20 @@ class Responses:
         """Nothing is wanted, and nothing is waited for any more."""
         self.wanted = self.asked = self.running = None
 
+    def lost(self) -> Wanted | None:
+        """The model's session is gone, and with it what was asked for and what ran; gives what is
+        still to be said, if anything.
+        """
+        wanted, due = self.wanted, self.due_since_s is not None
+        if self.asked is not None and not self.asked.aborted:
+            wanted = wanted or self.asked.wanted
+        if self.running is not None and not self.is_dead(self.running.response_id):
+            wanted = wanted or again(self.running)
+        if self.running is not None:
+            self._dead.append(self.running.response_id)
+        self.forget()
+        return wanted or (Wanted(Purpose.ANSWER) if due else None)
+
     # ------------------------------------------------------------------ waiting
 
     def waiting_since(self) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from sessions_app.core.audio import audible, pcm_ms
 from sessions_app.core.clauses import Clauses
 from sessions_app.core.events import (
     AddAgentWords,
@@ -20,6 +21,7 @@ from sessions_app.core.events import (
     SpokenAudio,
     StopSpeaking,
 )
+from sessions_app.core.phrases import Clip
 from sessions_app.core.playback import Playback
 from sessions_app.core.transcript import TEXT_MOST, AgentItem, Clause
 
@@ -36,12 +38,22 @@ SETTLED_KEPT = 64
 class Speaking:
     """The items on their way to the caller, oldest first; each is settled once, heard or cut."""
 
-    def __init__(self, playback: Playback, *, external_voice: bool) -> None:
+    def __init__(
+        self,
+        playback: Playback,
+        *,
+        external_voice: bool,
+        provider_rate_hz: int,
+        voice_rate_hz: int,
+    ) -> None:
         self.external_voice = external_voice
+        self._provider_rate_hz = provider_rate_hz
+        self._voice_rate_hz = voice_rate_hz
         self._playback = playback
         self._items: dict[str, AgentItem] = {}
         self._settled: deque[str] = deque(maxlen=SETTLED_KEPT)
-        self._heard_anything = False
+        #: The caller has heard something of the agent.
+        self.heard_anything = False
         self._progress_s = 0.0
 
     @property
@@ -60,6 +72,19 @@ class Speaking:
     def waits_for(self, item_id: str) -> bool:
         return item_id in self._items
 
+    def only_silence(self, response_id: str) -> bool:
+        """Something of that response is on its way that holds no sound."""
+        return any(
+            item.response_id == response_id and not item.sounds for item in self._items.values()
+        )
+
+    def left_ms(self, now: float) -> float:
+        """How long what is on its way still takes to be heard, as far as it has come."""
+        return sum(
+            max(0.0, item.audio_ms - self._playback.heard_ms(item.item_id, now))
+            for item in self._items.values()
+        )
+
     def _item(self, item_id: str, response_id: str) -> AgentItem | None:
         """The item, made if it is new; None if nothing more may be added to it."""
         item = self._items.get(item_id)
@@ -69,13 +94,14 @@ class Speaking:
 
     # ------------------------------------------------------------------ from the model
 
-    def audio(self, event: AgentAudio, audio_ms: float) -> list[Command]:
+    def audio(self, event: AgentAudio) -> list[Command]:
         item = self._item(event.item_id, event.response_id)
         if item is None:
             return []
         item.speaks_itself = True
-        item.audio_ms += audio_ms
-        return [Play(event.item_id, event.pcm)]
+        item.sounds = item.sounds or audible(event.pcm)
+        item.audio_ms += pcm_ms(len(event.pcm), self._provider_rate_hz)
+        return [Play(event.item_id, event.pcm, self._provider_rate_hz)]
 
     def words(self, event: AgentText) -> list[Command]:
         item = self._item(event.item_id, event.response_id)
@@ -108,12 +134,73 @@ class Speaking:
             out += self.item_done(item.item_id)
         return out
 
+    def play(self, item_id: str, clip: Clip) -> list[Command]:
+        """Prepared audio; the model is told that it was said."""
+        item = self._items[item_id] = AgentItem(item_id, "", clip.text, done=True)
+        item.speaks_itself = item.sounds = item.finished = True
+        item.audio_ms = pcm_ms(len(clip.pcm), clip.rate_hz)
+        return [
+            AddAgentWords(item_id, clip.text),
+            Play(item_id, clip.pcm, clip.rate_hz),
+            FinishItem(item_id),
+        ]
+
     def say(self, item_id: str, text: str) -> list[Command]:
         """Fixed words in the external voice; the model is told that they were said."""
         item = self._items[item_id] = AgentItem(item_id, "", text, done=True)
         splitter = Clauses()
         clauses = [*splitter.feed(text), *splitter.flush()]
         return [AddAgentWords(item_id, text), *self._speak(item, clauses)]
+
+    # ------------------------------------------------------------------ when the model is lost
+
+    def broken_off(self) -> list[Command]:
+        """Nothing more comes from the model: what there is may be heard to its end.
+
+        Clauses that the other voice was asked for are whole, and are still spoken.
+        """
+        out: list[Command] = []
+        for item in list(self._items.values()):
+            if item.done:
+                continue
+            item.done = item.broken = True
+            if item.speaks_itself:
+                out += self._finish(item)
+            elif item.clauses:
+                item.text = " ".join(clause.text for clause in item.clauses)
+                out += self._finish_if_spoken(item)
+            else:
+                self._forget(item)
+        return out
+
+    def voice_lost(self) -> list[Command]:
+        """The other voice is gone, the model speaks itself from now on: what has been spoken may be
+        heard to its end, the rest of each item is dropped.
+        """
+        self.external_voice = False
+        out: list[Command] = [StopSpeaking()]
+        for item in list(self._items.values()):
+            if item.speaks_itself or item.finished:
+                continue
+            item.clauses = [clause for clause in item.clauses if clause.audio_ms > 0]
+            item.done = item.broken = True
+            if not item.clauses:
+                out += self._settle(item, 0, 0, whole=False)
+                continue
+            # At once, since the model is about to go on behind these words.
+            out.append(CutItem(item.item_id, int(item.audio_ms), item.spoken_text()))
+            out += self._finish(item)
+        return out
+
+    def in_progress(self) -> list[AddAgentWords]:
+        """What is being heard right now, for a model that knows nothing of it. Cut later, or
+        broken off, it will be told how far it was heard.
+        """
+        return [
+            AddAgentWords(item.item_id, text)
+            for item in self._items.values()
+            if (text := item.spoken_text())
+        ]
 
     # ------------------------------------------------------------------ from the external voice
 
@@ -127,17 +214,18 @@ class Speaking:
             item.clauses.append(Clause(text))
         return out
 
-    def spoken(self, event: SpokenAudio, audio_ms: float) -> list[Command]:
+    def spoken(self, event: SpokenAudio) -> list[Command]:
         item = self._items.get(event.item_id)
-        if item is None:
+        if item is None or item.finished:
             return []
+        audio_ms = pcm_ms(len(event.pcm), self._voice_rate_hz)
         item.audio_ms += audio_ms
         item.clauses[event.clause].audio_ms += audio_ms
-        return [Play(event.item_id, event.pcm)]
+        return [Play(event.item_id, event.pcm, self._voice_rate_hz)]
 
     def clause_spoken(self, item_id: str, clause: int) -> list[Command]:
         item = self._items.get(item_id)
-        if item is None:
+        if item is None or item.finished:
             return []
         item.clauses[clause].spoken = True
         return self._finish_if_spoken(item)
@@ -170,7 +258,7 @@ class Speaking:
             out += self._begins(item, heard, clock_ms)
             if item.written and self._playback.over(item.item_id, now):
                 # All of it, but for rounding; or as much as the phone was given of it.
-                whole = heard >= item.audio_ms - ROUNDING_MS
+                whole = not item.broken and heard >= item.audio_ms - ROUNDING_MS
                 out += self._settle(item, heard, clock_ms, whole=whole)
             elif heard > 0 and now >= self._progress_s:
                 self._progress_s = now + PROGRESS_S
@@ -182,9 +270,9 @@ class Speaking:
         if heard_ms <= 0 or item.from_ms is not None:
             return []
         item.from_ms = max(0, clock_ms - heard_ms)
-        if self._heard_anything:
+        if self.heard_anything:
             return []
-        self._heard_anything = True
+        self.heard_anything = True
         return [GreetingHeard()]
 
     def deadlines(self, after_s: float) -> list[float]:
@@ -216,7 +304,7 @@ class Speaking:
             heard_ms = min(heard[item.item_id], int(item.audio_ms))
             out += self._begins(item, heard_ms, clock_ms)
             # The clock is late on purpose; what it lacks at the very end was heard.
-            whole = item.finished and heard_ms >= int(item.audio_ms) - TAIL_MS
+            whole = item.finished and not item.broken and heard_ms >= int(item.audio_ms) - TAIL_MS
             out += self._settle(item, heard_ms, clock_ms, whole=whole)
         return out
 

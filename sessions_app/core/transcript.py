@@ -72,13 +72,18 @@ class AgentItem:
     written: bool = False
     #: It came as audio; its text is the transcript and is not spoken by a voice.
     speaks_itself: bool = False
+    #: Of what came as audio, some can be heard.
+    sounds: bool = False
+    #: The rest of it will never come: its words may run ahead of its sound.
+    broken: bool = False
     splitter: Clauses = field(default_factory=Clauses)
     clauses: list[Clause] = field(default_factory=list)
 
     def heard_text(self, heard_ms: float) -> str:
         """The words that fit into what was heard; never more than was heard."""
         if not self.clauses:
-            return _heard(self.text, heard_ms, self.audio_ms, complete=self.done)
+            complete = self.done and not self.broken
+            return _heard(self.text, heard_ms, self.audio_ms, complete=complete)
         heard: list[str] = []
         left_ms = heard_ms
         for clause in self.clauses:
@@ -87,6 +92,10 @@ class AgentItem:
                 break
             left_ms -= clause.audio_ms
         return " ".join(part for part in heard if part)
+
+    def spoken_text(self) -> str:
+        """The words that will have been heard if nothing cuts them."""
+        return self.heard_text(self.audio_ms) if self.broken else self.text
 
     def turn(self, heard_ms: float, to_ms: int | None, *, interrupted: bool, final: bool) -> Turn:
         start = self.from_ms or 0

@@ -43,6 +43,11 @@ class Provider(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     @property
+    def life_s(self) -> float | None:
+        """How long this conversation may last from its opening on, if its service tells."""
+        ...
+
+    @property
     def name(self) -> str:
         """For people: the name that log lines use, such as "OpenAI"."""
         ...

@@ -67,7 +67,7 @@ def test_a_caller_who_says_nothing_is_spoken_to_twice_and_then_bid_goodbye(house
 
         async with clean(s), asyncio.TaskGroup() as calls:
             for voice in VOICES:
-                expect(s, voice, *(Reply(text=text, audio_ms=500) for text in words))
+                expect(s, voice, *(Reply(text=text, audio_ms=500, burst_ms=0) for text in words))
                 calls.create_task(silent(voice))
                 await s.openai.connection(len(s.openai.connections) + 1)
         for uuid in uuids:
@@ -85,7 +85,7 @@ def test_a_call_that_lasts_too_long_is_ended_and_with_a_goodbye_if_he_listens(
 ) -> None:
     async def scenario() -> None:
         s = house.stage
-        long = Reply(text="word " * 9 + "end.", audio_ms=1500)
+        long = Reply(text="word " * 9 + "end.", audio_ms=1500, burst_ms=0)
         listeners: list[str] = []
         talkers: list[str] = []
 

@@ -8,6 +8,7 @@ import logging
 import random
 import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -60,8 +61,8 @@ class OpenAIConf:
     base_url: str
     realtime_model: str
     transcription_model: str
-    connect_timeout_s: float = 5.0
-    ready_timeout_s: float = 5.0
+    connect_timeout_s: float = 2.5
+    ready_timeout_s: float = 4.0
     attempts: int = 3
 
 
@@ -83,20 +84,24 @@ class OpenAIProvider:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: Callable[[], float] = random.random,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._wall_clock = wall_clock
         self._setup = setup
         self._conf = conf
         self._sleep = sleep
         self._rand = rand
         self._model = setup.agent.model or conf.realtime_model
-        conversation = Conversation()
+        conversation = Conversation(text_only=setup.text_only)
         self._encoder = Encoder(setup, conversation)
-        self._decoder = Decoder(conversation, text_only=setup.text_only)
+        self._decoder = Decoder(conversation)
         self._queue = SendQueue()
         self._early: list[Event] = []
         self._ws: ClientConnection | None = None
         self._attempts = 0
         self._sent = 0
+        #: The session's length as the server told it; None: it did not.
+        self.life_s: float | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -197,7 +202,8 @@ class OpenAIProvider:
     async def _configure(self, ws: ClientConnection) -> None:
         """`session.created`, our update, `session.updated`: before that no audio may be sent."""
         self._early.clear()
-        await self._expect(ws, "session.created")
+        created = await self._expect(ws, "session.created")
+        self.life_s = _life_s(created.get("session"), self._wall_clock())
         update = session_update(
             self._setup,
             model=self._model,
@@ -345,6 +351,14 @@ def _closed(exc: ConnectionClosed) -> ProviderError:
     return ProviderError(
         f"connection closed: {code}{words}", retryable=not fatal, code=f"close_{code}"
     )
+
+
+def _life_s(session: object, now_s: float) -> float | None:
+    """How long a session lasts that has just been made, from its `expires_at` in unix seconds."""
+    expires_at = session.get("expires_at") if isinstance(session, dict) else None
+    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+        return None
+    return float(expires_at) - now_s
 
 
 def _compare(wanted: dict[str, Any], echo: object) -> None:

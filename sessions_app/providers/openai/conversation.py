@@ -46,7 +46,9 @@ class Conversation:
     old and its new id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, text_only: bool = False) -> None:
+        #: The model answers in words, which another service speaks.
+        self.text_only = text_only
         self._items: dict[str, Item] = {}
         self._requests: dict[str, None] = {}
 

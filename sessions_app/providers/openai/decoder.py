@@ -73,10 +73,9 @@ class Decoder:
     "unwanted_audio", "incomplete_tool_calls".
     """
 
-    def __init__(self, conversation: Conversation, *, text_only: bool) -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self.counters: Counter[str] = Counter()
         self._conversation = conversation
-        self._text_only = text_only
         self._tool_calls: dict[str, None] = {}
         self._unknown_types: set[str] = set()
         self._handlers: dict[str, Callable[[JsonObject], Iterable[Event]]] = {
@@ -197,7 +196,7 @@ class Decoder:
         except ValueError:
             raise _Malformed("delta is not base64") from None
         item = self._conversation.see(item_id, response_id)
-        if self._text_only:
+        if self._conversation.text_only:
             # Seen in the wild. Its words come as a transcript, and our own voice speaks those.
             self.counters["unwanted_audio"] += 1
             return []
@@ -235,7 +234,7 @@ class Decoder:
             return
         item.done = True
         yield AgentItemDone(response_id, item_id)
-        if item.has_text and not item.audio_bytes and not self._text_only:
+        if item.has_text and not item.audio_bytes and not self._conversation.text_only:
             yield ProviderNotice("provider_text_without_audio", item_id)
 
     def _tool_called(self, response_id: str, item: JsonObject) -> Iterable[Event]:

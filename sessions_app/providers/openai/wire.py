@@ -13,11 +13,13 @@ from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind
 from sessions_app.core.events import (
     AddAgentWords,
     AddCallerWords,
+    AddToolCall,
     AnswerTool,
     CancelResponse,
     CreateResponse,
     CutItem,
     ProviderCommand,
+    SpeakYourself,
 )
 from sessions_app.providers.base import ProviderSetup
 from sessions_app.providers.openai.conversation import RATE_HZ, Conversation, Item
@@ -89,7 +91,7 @@ def session_update(
         }
     }
     if not setup.text_only:
-        audio["output"] = {"format": _PCM, "voice": _voice(agent), "speed": 1.0}
+        audio["output"] = _spoken(agent)
     session: dict[str, Any] = {
         "type": "realtime",
         "model": model,
@@ -105,6 +107,10 @@ def session_update(
     if _REASONING_MODEL.match(model):
         session |= {"parallel_tool_calls": False, "reasoning": {"effort": "low"}}
     return {"type": "session.update", "event_id": event_id, "session": session}
+
+
+def _spoken(agent: AgentProfile) -> dict[str, Any]:
+    return {"format": _PCM, "voice": _voice(agent), "speed": 1.0}
 
 
 def _voice(agent: AgentProfile) -> str:
@@ -149,8 +155,8 @@ class Encoder:
     """Turns commands into client events, for one conversation."""
 
     def __init__(self, setup: ProviderSetup, conversation: Conversation) -> None:
+        self._agent = setup.agent
         self._instructions = session_instructions(setup.agent)
-        self._text_only = setup.text_only
         self._conversation = conversation
         self._events = 0
         self._replacements = 0
@@ -171,6 +177,12 @@ class Encoder:
             case AnswerTool(call_id=call_id, output=output):
                 answer = {"type": "function_call_output", "call_id": call_id, "output": output}
                 return [self._add_item(answer)]
+            case AddToolCall(call_id=call_id, name=name, arguments=arguments):
+                call = {"type": "function_call", "call_id": call_id, "name": name}
+                return [self._add_item({**call, "arguments": arguments})]
+            case SpeakYourself():
+                self._conversation.text_only = False
+                return [self._speak_yourself()]
 
     def _event(self, type_: str, **fields: Any) -> dict[str, Any]:
         self._events += 1
@@ -191,6 +203,15 @@ class Encoder:
         self._conversation.asked(command.request_id)
         return {"type": "response.create", "event_id": command.request_id, "response": response}
 
+    def _speak_yourself(self) -> dict[str, Any]:
+        """Fields that are left out stay as they are, but for the type, which is never optional."""
+        session = {
+            "type": "realtime",
+            "output_modalities": ["audio"],
+            "audio": {"output": _spoken(self._agent)},
+        }
+        return self._event("session.update", session=session)
+
     def _add_agent_words(self, item_id: str, text: str) -> dict[str, Any]:
         item = self._conversation.see(item_id)
         item.has_text = item.done = True
@@ -206,7 +227,7 @@ class Encoder:
             item.audio_bytes = command.heard_ms * RATE_HZ * 2 // 1000
         if item.wire_id is None:
             return []
-        if self._text_only or (item.has_text and not item.audio_bytes):
+        if not item.audio_bytes and (item.has_text or self._conversation.text_only):
             return self._replace(item, command.heard_text if command.heard_ms > 0 else "")
         return self._truncate(item, min(command.heard_ms, item.audio_ms))
 

@@ -13,6 +13,7 @@ from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.errors import ProviderError, SpeechError
 from sessions_app.core.limits import Limits
+from sessions_app.core.phrases import Clips
 from sessions_app.logcontext import current_call
 from sessions_app.mirror import CallMirror
 from sessions_app.providers.base import Capabilities
@@ -29,6 +30,13 @@ async def fine() -> None:
 
 async def raises() -> None:
     raise OSError("broken on purpose")
+
+
+def fails(error: Exception) -> Act:
+    async def act() -> None:
+        raise error
+
+    return act
 
 
 async def hangs() -> None:
@@ -87,6 +95,7 @@ class FakeProvider:
     ) -> None:
         self.capabilities = Capabilities(speaks=speaks, rate_hz=24_000)
         self.name = "OpenAI"
+        self.life_s: float | None = None
         self.commands: list[object] = []
         self.audio: list[bytes] = []
         self.opened = self.closed = 0
@@ -154,7 +163,7 @@ class FakeVoice:
 
 @dataclass
 class World:
-    """A session and everything around it."""
+    """A session and everything around it; `later` are the model's sessions after the first."""
 
     provider: FakeProvider
     socket: FakeSocket = field(default_factory=FakeSocket)
@@ -164,21 +173,39 @@ class World:
     removed: list[CallSession] = field(default_factory=list)
     fares: list[str] = field(default_factory=list)
     mirror: CallMirror = field(default_factory=lambda: CallMirror("uuid-1", {}, lambda: None))
+    later: list[FakeProvider] = field(default_factory=list)
+    clips: Clips = field(default_factory=Clips)
+    transferring: Act = fine
+    transferred: int = 0
+    person: str = ""
 
     async def hang_up(self) -> None:
         self.hung_up += 1
         await self.hanging_up()
 
+    async def transfer(self) -> None:
+        self.transferred += 1
+        await self.transferring()
+
+    def next_provider(self) -> FakeProvider:
+        """One after the other; there must be as many as are asked for."""
+        return self._providers.pop(0)
+
+    def __post_init__(self) -> None:
+        self._providers = [self.provider, *self.later]
+
     def setup(self, limits: Limits | None = None) -> CallSetup:
         voice = self.voice
         return CallSetup(
-            agent=AgentProfile(greeting="Hello there."),
+            agent=AgentProfile(greeting="Hello there.", fallback_number=self.person),
             limits=limits or Limits(),
             phone_rate_hz=RATE_HZ,
             frame_bytes=FRAME_BYTES,
-            provider=lambda: self.provider,
+            provider=self.next_provider,
             voice=(lambda: voice) if voice is not None else None,
             hang_up=self.hang_up,
+            transfer=self.transfer,
+            clips=self.clips,
             mirror=self.mirror,
             provider_fares=self.fares.append,
             removed=self.removed.append,

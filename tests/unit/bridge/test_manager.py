@@ -47,7 +47,7 @@ class StubSuppliers:
 
         return make
 
-    def voice(self, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
+    def voice(self, uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
         return None
 
     def hang_up(self, uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
@@ -55,6 +55,14 @@ class StubSuppliers:
             self.hung_up.append(uuid)
 
         return hang_up
+
+    def transfer(
+        self, uuid: str, region_url: str, fault: str, flow: object
+    ) -> Callable[[], Awaitable[None]]:
+        async def transfer() -> None:
+            raise AssertionError("nobody is to be transferred here")
+
+        return transfer
 
     @property
     def open(self) -> int:

@@ -35,15 +35,17 @@ class Desk:
         self.socket = FakeSocket()
         self.outbox = Outbox(
             self.playback,
-            source_rate_hz=rate_hz,
             phone_rate_hz=RATE_HZ,
             frame_bytes=FRAME_BYTES,
             emit=self.events.append,
             wrote=lambda: None,
             clock=asyncio.get_running_loop().time,
         )
-        self._marks = marks
+        self._marks, self._rate_hz = marks, rate_hz
         self.socket.sending = self._plays
+
+    def play(self, item_id: str, sound: bytes) -> None:
+        self.outbox.play(item_id, sound, self._rate_hz)
 
     async def _plays(self) -> None:
         """Returns a mark when it has been played to."""
@@ -90,7 +92,7 @@ def test_frames_are_exact_and_carry_every_sample_in_order(sizes: list[int]) -> N
             sound = b"".join(n.to_bytes(2, "little") for n in range(1, sum(sizes) + 1))
             at = 0
             for size in sizes:
-                desk.outbox.play("a", sound[at : at + size * 2])
+                desk.play("a", sound[at : at + size * 2])
                 at += size * 2
             desk.outbox.finish("a")
             await asyncio.sleep(sum(sizes) / RATE_HZ + 3)
@@ -109,7 +111,7 @@ def test_sound_of_another_rate_keeps_its_length(rate_hz: int) -> None:
     async def story() -> None:
         async with Desk(rate_hz=rate_hz) as desk:
             for _ in range(30):
-                desk.outbox.play("a", b"\1\0" * (rate_hz // 30))
+                desk.play("a", b"\1\0" * (rate_hz // 30))
             desk.outbox.finish("a")
             await asyncio.sleep(5)
             assert desk.playback.heard_ms("a", now()) == pytest.approx(1000, abs=5)
@@ -120,7 +122,7 @@ def test_sound_of_another_rate_keeps_its_length(rate_hz: int) -> None:
 def test_the_phone_is_about_a_second_ahead_and_never_runs_dry() -> None:
     async def story() -> None:
         async with Desk() as desk:
-            desk.outbox.play("a", pcm(20_000))
+            desk.play("a", pcm(20_000))
             began = now()
             await asyncio.sleep(0.2)
             while now() < began + 19:
@@ -133,7 +135,7 @@ def test_the_phone_is_about_a_second_ahead_and_never_runs_dry() -> None:
 def test_no_timer_runs_for_each_frame() -> None:
     async def story() -> None:
         async with Desk() as desk:
-            desk.outbox.play("a", pcm(20_000))
+            desk.play("a", pcm(20_000))
             await asyncio.sleep(25)
             assert len(desk.socket.frames) == 1000
             moments = {at for at, kind, _ in desk.socket.sent if kind == "audio"}
@@ -145,7 +147,7 @@ def test_no_timer_runs_for_each_frame() -> None:
 def test_marks_come_often_and_one_stands_behind_each_item() -> None:
     async def story() -> None:
         async with Desk() as desk:
-            desk.outbox.play("a", pcm(3000))
+            desk.play("a", pcm(3000))
             desk.outbox.finish("a")
             await asyncio.sleep(6)
             kinds = desk.socket.kinds()
@@ -163,8 +165,8 @@ def test_marks_come_often_and_one_stands_behind_each_item() -> None:
 def test_items_follow_each_other_each_padded_by_itself() -> None:
     async def story() -> None:
         async with Desk() as desk:
-            desk.outbox.play("a", pcm(30, b"\1\0"))
-            desk.outbox.play("b", pcm(30, b"\2\0"))
+            desk.play("a", pcm(30, b"\1\0"))
+            desk.play("b", pcm(30, b"\2\0"))
             desk.outbox.finish("a")
             desk.outbox.finish("b")
             await asyncio.sleep(2)
@@ -181,7 +183,7 @@ def test_items_follow_each_other_each_padded_by_itself() -> None:
 def test_what_is_queued_before_the_phone_is_there_is_sent_when_it_comes() -> None:
     async def story() -> None:
         desk = Desk()
-        desk.outbox.play("a", pcm(500))
+        desk.play("a", pcm(500))
         desk.outbox.finish("a")
         await asyncio.sleep(5)
         assert desk.socket.sent == []
@@ -196,11 +198,11 @@ def test_what_is_queued_before_the_phone_is_there_is_sent_when_it_comes() -> Non
 def test_a_clear_goes_first_and_nothing_of_before_it_is_sent_after() -> None:
     async def story() -> None:
         async with Desk() as desk:
-            desk.outbox.play("a", pcm(5000, b"\1\0"))
+            desk.play("a", pcm(5000, b"\1\0"))
             await asyncio.sleep(0.5)
             desk.playback.cleared(now())
             desk.outbox.clear()
-            desk.outbox.play("b", pcm(100, b"\2\0"))
+            desk.play("b", pcm(100, b"\2\0"))
             desk.outbox.finish("b")
             await asyncio.sleep(2)
             kinds = desk.socket.kinds()
@@ -230,7 +232,7 @@ def test_a_clear_that_comes_while_a_frame_is_sent_lets_nothing_pass_before_it(at
 
         desk.socket.sending = interrupts
         async with desk:
-            desk.outbox.play("a", pcm(5000))
+            desk.play("a", pcm(5000))
             await asyncio.sleep(2)
         kinds = desk.socket.kinds()
         assert kinds.count("audio") == at
@@ -242,9 +244,9 @@ def test_a_clear_that_comes_while_a_frame_is_sent_lets_nothing_pass_before_it(at
 def test_the_rest_of_a_cut_item_is_not_heard_before_the_next() -> None:
     async def story() -> None:
         async with Desk(rate_hz=24_000) as desk:
-            desk.outbox.play("a", b"\x10\x27" * 24_100)
+            desk.play("a", b"\x10\x27" * 24_100)
             desk.outbox.clear()
-            desk.outbox.play("b", bytes(4800))
+            desk.play("b", bytes(4800))
             desk.outbox.finish("b")
             await asyncio.sleep(2)
             heard = np.frombuffer(b"".join(desk.socket.frames), dtype="<i2")
@@ -260,7 +262,7 @@ def test_a_socket_that_breaks_or_takes_nothing_ends_the_media(broken: Callable[[
         desk = Desk()
         began = now()
         async with desk:
-            desk.outbox.play("a", pcm(100))
+            desk.play("a", pcm(100))
             desk.socket.sending = broken  # type: ignore[assignment]
             await asyncio.sleep(SEND_TIMEOUT_S + 1)
             assert desk.events == [ev.MediaClosed(clean=False)]
@@ -278,7 +280,7 @@ def test_a_server_that_says_the_socket_is_closed_already_ends_the_media() -> Non
     async def story() -> None:
         async with Desk() as desk:
             desk.socket.sending = refuses
-            desk.outbox.play("a", pcm(100))
+            desk.play("a", pcm(100))
             await asyncio.sleep(0.1)
             assert desk.events == [], "its reader may still tell that it was closed well"
             await asyncio.sleep(CLOSE_TOLD_S)
@@ -291,7 +293,7 @@ def test_a_model_that_says_too_much_at_one_go_is_cut_and_told_once() -> None:
     async def story() -> None:
         desk = Desk()
         for _ in range(100):
-            desk.outbox.play("a", pcm(10_000))
+            desk.play("a", pcm(10_000))
         assert desk.outbox.queued_ms <= QUEUE_MOST_MS + FRAME_MS
         notices = [event for event in desk.events if isinstance(event, ev.ProviderNotice)]
         assert [notice.kind for notice in notices] == ["speech_too_long"]
@@ -303,7 +305,7 @@ def test_a_model_that_says_too_much_at_one_go_is_cut_and_told_once() -> None:
 def test_a_phone_without_marks_is_served_too() -> None:
     async def story() -> None:
         async with Desk(marks=False) as desk:
-            desk.outbox.play("a", pcm(6000))
+            desk.play("a", pcm(6000))
             desk.outbox.finish("a")
             await asyncio.sleep(10)
             assert desk.playback.heard_ms("a", now()) == 6000

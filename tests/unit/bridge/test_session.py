@@ -23,6 +23,7 @@ from tests.unit.bridge.fakes import (
     FakeVoice,
     Lines,
     World,
+    fails,
     fine,
     hangs,
     log_lines,
@@ -385,14 +386,16 @@ def test_a_model_that_is_never_ready_is_not_waited_for_without_end() -> None:
     run(story())
 
 
-def test_a_model_that_is_lost_ends_the_call() -> None:
+def test_a_model_that_is_lost_and_cannot_be_had_again_ends_the_call() -> None:
     async def story() -> None:
-        world = World(FakeProvider())
+        gone = fails(ProviderError("HTTP 503", retryable=True))
+        world = World(FakeProvider(), later=[FakeProvider(opening=gone)])
         session, task = await in_talk(world)
         world.provider.lost.set()
         await task
         assert session.end_reason is ev.EndReason.PROVIDER_FAILED
-        assert world.fares == ["", "connection closed: 1006"]
+        assert world.fares == ["", "HTTP 503"]
+        assert [world.provider.closed, world.later[0].closed] == [1, 1]
 
     run(story())
 
@@ -440,7 +443,7 @@ def test_a_call_is_carried_both_ways() -> None:
         assert emit is not None
         emit(ev.ResponseStarted("r1", request.request_id))
         emit(ev.AgentText("r1", "i1", "Hello there."))
-        emit(ev.AgentAudio("r1", "i1", b"\1\0" * 24_000))
+        emit(ev.AgentAudio("r1", "i1", b"\0\x10" * 24_000))
         emit(ev.AgentItemDone("r1", "i1"))
         emit(ev.ResponseDone("r1", "completed"))
         await asyncio.sleep(4)

@@ -15,6 +15,7 @@ from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.call import Call
 from sessions_app.core.limits import Limits
+from sessions_app.core.phrases import Clip, Clips, Phrase
 from sessions_app.core.playback import Playback
 
 RATE_HZ = 8000
@@ -27,7 +28,27 @@ TICKS_A_SECOND_MOST = 120
 
 
 def pcm(audio_ms: float) -> bytes:
-    return b"\x01\x00" * round(audio_ms * RATE_HZ / 1000)
+    """Loud enough to be heard."""
+    return b"\x00\x10" * round(audio_ms * RATE_HZ / 1000)
+
+
+def silent_pcm(audio_ms: float) -> bytes:
+    return bytes(2 * round(audio_ms * RATE_HZ / 1000))
+
+
+def clip(phrase: Phrase, text: str, audio_ms: float) -> Clip:
+    """Prepared audio, at a rate of its own."""
+    return Clip(phrase, text, 16_000, b"\x00\x10" * round(audio_ms * 16))
+
+
+#: What an agent has prepared, the greeting apart.
+CLIPS = (
+    clip(Phrase.ONE_MOMENT, "One moment, please.", 1200),
+    clip(Phrase.STILL_HERE, "I am still here.", 1000),
+    clip(Phrase.APOLOGY, "I am sorry. Goodbye.", 1600),
+    clip(Phrase.GOODBYE, "Goodbye.", 600),
+)
+GREETING_CLIP = clip(Phrase.GREETING, "Hello, how can I help you?", 1500)
 
 
 class Phone:
@@ -122,6 +143,7 @@ class Line:
         marks: bool = True,
         open_media: bool = True,
         ready: bool = True,
+        clips: Iterable[Clip] = (),
     ) -> None:
         self.now = self.began_s = now
         self.speaks = speaks
@@ -131,6 +153,7 @@ class Line:
             speaks=speaks,
             provider_rate_hz=RATE_HZ,
             voice_rate_hz=0 if speaks else RATE_HZ,
+            clips=Clips(clips),
             now=now,
         )
         self.phone = Phone(self.call.playback, marks=marks)
@@ -165,8 +188,8 @@ class Line:
 
     def _carry_out(self, command: ev.Command) -> None:
         match command:
-            case ev.Play(item_id=item_id, pcm=pcm):
-                self.phone.play(item_id, len(pcm) * 1000 / (RATE_HZ * 2))
+            case ev.Play(item_id=item_id, pcm=pcm, rate_hz=rate_hz):
+                self.phone.play(item_id, len(pcm) * 1000 / (rate_hz * 2))
             case ev.FinishItem(item_id=item_id):
                 self.phone.finish(item_id)
             case ev.ClearPhone():

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.limits import Limits
-from tests.unit.core.line import RATE_HZ, Line, agent, of, pcm
+from sessions_app.core.phrases import Clip
+from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, of, pcm
 
 LIMITS = Limits(max_s=240, media_silence_s=30, answer_s=8)
 WORDS = "one two three four five six seven eight nine ten. "
@@ -22,7 +23,9 @@ WORDS = "one two three four five six seven eight nine ten. "
 class WatchedLine(Line):
     """Judges every answer of the call by what a model, a phone and a caller could see."""
 
-    def __init__(self, profile: AgentProfile, *, speaks: bool, marks: bool) -> None:
+    def __init__(
+        self, profile: AgentProfile, *, speaks: bool, marks: bool, clips: tuple[Clip, ...]
+    ) -> None:
         self.sound_ms: Counter[str] = Counter()
         self.tools: set[str] = set()
         self.answered: Counter[str] = Counter()
@@ -32,8 +35,19 @@ class WatchedLine(Line):
         self.asked_s = self.running_s = 0.0
         self.asked_again = False
         self.speaking_caller = ""
-        self.lost = False
-        super().__init__(profile, LIMITS, speaks=speaks, marks=marks, open_media=False, ready=False)
+        #: A session of the model is being made; and there is one.
+        self.awaited, self.there = True, False
+        #: Their voice has failed: they are cut to what will be heard, before it has been.
+        self.voiceless: set[str] = set()
+        super().__init__(
+            profile,
+            LIMITS,
+            speaks=speaks,
+            marks=marks,
+            open_media=False,
+            ready=False,
+            clips=clips,
+        )
 
     def check(self, event: ev.Event, commands: list[ev.Command]) -> None:
         self.follow(event)
@@ -47,10 +61,10 @@ class WatchedLine(Line):
 
     def follow(self, event: ev.Event) -> None:
         match event:
-            case ev.AgentAudio(item_id=item_id) | ev.SpokenAudio(item_id=item_id):
-                self.sound_ms[item_id] += round(len(event.pcm) * 1000 / (RATE_HZ * 2))
-            case ev.ToolCalled(call_id=call_id) if not self.call.over:
+            case ev.ToolCalled(call_id=call_id) if not self.call.over and self.there:
                 self.tools.add(call_id)
+            case ev.ProviderReady():
+                self.awaited, self.there = False, True
             case ev.ResponseStarted():
                 self.running, self.running_s = event.response_id, self.now
                 if event.request_id == self.open_request:
@@ -65,13 +79,27 @@ class WatchedLine(Line):
             case ev.SpeechStopped():
                 self.speaking_caller = ""
             case ev.ProviderLost():
-                self.lost = True
+                self.gone()
+            case ev.ClauseFailed():
+                self.voiceless |= {clause.item_id for clause in self.all(ev.SpeakClause)}
+
+    def gone(self) -> None:
+        """The session of the model, and all that was asked of it."""
+        self.awaited = self.there = self.asked_again = False
+        self.running = self.open_request = self.speaking_caller = ""
 
     def patient(self, since_s: float) -> bool:
         return self.now - since_s < self.call.limits.answer_s - 0.001
 
     def judge(self, command: ev.Command) -> None:
+        if isinstance(command, ev.ProviderCommand):
+            assert self.there, f"told to nobody: {command}"
         match command:
+            case ev.Reconnect():
+                self.gone()
+                self.awaited = True
+            case ev.Play(item_id=item_id):
+                self.sound_ms[item_id] += round(len(command.pcm) * 1000 / (command.rate_hz * 2))
             case ev.CreateResponse():
                 assert not self.speaking_caller, "asked into the caller's words"
                 assert not (self.open_request and self.patient(self.asked_s)), "asked twice"
@@ -88,7 +116,8 @@ class WatchedLine(Line):
             case ev.CutItem():
                 heard = self.phone.heard_ms(command.item_id, self.now)
                 assert command.heard_ms <= self.sound_ms[command.item_id] + 1
-                assert command.heard_ms <= heard + 1, (command, heard)
+                early = command.item_id in self.voiceless
+                assert command.heard_ms <= heard + 1 or early, (command, heard)
                 assert not (command.heard_text and command.heard_ms <= 0)
             case ev.SaveTurn(turn=turn):
                 assert turn.to_ms is None or turn.to_ms >= turn.from_ms
@@ -106,14 +135,27 @@ class CallMachine(RuleBasedStateMachine):
         marks=st.booleans(),
         greeting=st.sampled_from(["", "Hello. How can I help you today?"]),
         begun=st.sampled_from([True, True, True, False]),
+        clips=st.sampled_from([(), CLIPS, (*CLIPS, GREETING_CLIP)]),
+        person=st.sampled_from(["", "", "442079460111"]),
     )
-    def dial(self, speaks: bool, marks: bool, greeting: str, begun: bool) -> None:
+    def dial(
+        self,
+        speaks: bool,
+        marks: bool,
+        greeting: str,
+        begun: bool,
+        clips: tuple[Clip, ...],
+        person: str,
+    ) -> None:
         self.log: list[tuple[float, tuple[ev.Event, ...]]] = []
         self.serial = 0
         self.items: list[tuple[str, str]] = []
         self.tool_serial = 0
-        self.profile = agent(greeting=greeting, nudge_after_s=5, nudges_max=1)
-        self.line = WatchedLine(self.profile, speaks=speaks, marks=marks)
+        self.profile = agent(
+            greeting=greeting, nudge_after_s=5, nudges_max=1, fallback_number=person
+        )
+        self.clips = clips
+        self.line = WatchedLine(self.profile, speaks=speaks, marks=marks, clips=clips)
         if begun:
             self.do(ev.MediaOpened(), ev.ProviderReady())
 
@@ -164,10 +206,19 @@ class CallMachine(RuleBasedStateMachine):
     def media_opens(self) -> None:
         self.do(ev.MediaOpened())
 
-    @precondition(lambda self: not self.line.call._provider_ready and not self.line.lost)
-    @rule()
-    def model_is_ready(self) -> None:
-        self.do(ev.ProviderReady())
+    @precondition(lambda self: self.line.awaited)
+    @rule(life_s=st.sampled_from([None, None, 3600.0, 20.0]))
+    def model_is_ready(self, life_s: float | None) -> None:
+        self.do(ev.ProviderReady(life_s))
+
+    @rule(speaking=st.booleans(), spoken_ms=st.sampled_from([0.0, 100.0, 900.0]))
+    def our_ear(self, speaking: bool, spoken_ms: float) -> None:
+        self.do(ev.CallerAudible(speaking, spoken_ms))
+
+    @precondition(lambda self: self.line.all(ev.TransferToPerson))
+    @rule(works=st.booleans())
+    def transfer(self, works: bool) -> None:
+        self.do(ev.Transferred() if works else ev.TransferFailed("HTTP 500"))
 
     @rule(muted=st.booleans())
     def leg_is_muted(self, muted: bool) -> None:
@@ -264,10 +315,11 @@ class CallMachine(RuleBasedStateMachine):
         if len(requests) > back:
             self.do(ev.RequestRefused(requests[-1 - back].request_id, busy, "why"))
 
-    @rule()
-    def model_is_lost(self) -> None:
+    @precondition(lambda self: self.line.awaited or self.line.there)
+    @rule(retryable=st.booleans())
+    def model_is_lost(self, retryable: bool) -> None:
         if self.serial % 7 == 3:
-            self.do(ev.ProviderLost("close_1006", retryable=True))
+            self.do(ev.ProviderLost("close_1006", retryable=retryable))
 
     # ------------------------------------------------------------------ voice
 
@@ -304,7 +356,12 @@ class CallMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "line"):
             return
-        again = WatchedLine(self.profile, speaks=self.line.speaks, marks=self.line.phone._marks)
+        again = WatchedLine(
+            self.profile,
+            speaks=self.line.speaks,
+            marks=self.line.phone._marks,
+            clips=self.clips,
+        )
         for seconds, events in self.log:
             again.do(*events) if events else again.wait(seconds)
         assert again.done == self.line.done, "the same events gave something else"

@@ -44,8 +44,8 @@ class Server:
     """A decoder fed with events that OpenAI's own types have let pass."""
 
     def __init__(self, *, text_only: bool = False) -> None:
-        self.conversation = Conversation()
-        self.decoder = Decoder(self.conversation, text_only=text_only)
+        self.conversation = Conversation(text_only=text_only)
+        self.decoder = Decoder(self.conversation)
         setup = ProviderSetup("uuid-1", AgentProfile(), text_only)
         self.encoder = Encoder(setup, self.conversation)
 

@@ -15,12 +15,14 @@ from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind
 from sessions_app.core.events import (
     AddAgentWords,
     AddCallerWords,
+    AddToolCall,
     AnswerTool,
     CancelResponse,
     CreateResponse,
     CutItem,
     ProviderCommand,
     Purpose,
+    SpeakYourself,
 )
 from sessions_app.providers.base import ProviderSetup
 from sessions_app.providers.openai.conversation import HEAD, Conversation
@@ -53,7 +55,7 @@ class Sender:
     """An encoder whose every event has passed the judge."""
 
     def __init__(self, *, text_only: bool = False) -> None:
-        self.conversation = Conversation()
+        self.conversation = Conversation(text_only=text_only)
         self.encoder = Encoder(setup(text_only=text_only), self.conversation)
 
     def __call__(self, command: ProviderCommand) -> list[dict[str, Any]]:
@@ -441,3 +443,51 @@ def test_audio_comes_through_as_the_event_it_stands_for(pcm: bytes) -> None:
 
     assert event["type"] == "input_audio_buffer.append"
     assert b64decode(event["audio"]) == pcm
+
+
+# --------------------------------------------------------------------------- begun anew
+
+
+def test_a_model_that_is_to_speak_itself_is_told_so_in_one_update() -> None:
+    send = Sender(text_only=True)
+    (update,) = send(SpeakYourself())
+    assert update["session"] == {
+        "type": "realtime",
+        "output_modalities": ["audio"],
+        "audio": {
+            "output": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "voice": "marin",
+                "speed": 1.0,
+            }
+        },
+    }
+
+
+def test_what_it_says_then_is_cut_as_sound() -> None:
+    send = Sender(text_only=True)
+    send(SpeakYourself())
+    send.got_audio("item_a", 2000)
+    (event,) = send(CutItem("item_a", 700, "Well"))
+    assert (event["type"], event["audio_end_ms"]) == ("conversation.item.truncate", 700)
+
+
+def test_what_another_voice_said_before_is_replaced_as_before() -> None:
+    send = Sender(text_only=True)
+    send.got_text("item_a")
+    send(SpeakYourself())
+    events = send(CutItem("item_a", 700, "Well"))
+    assert [e["type"] for e in events] == ["conversation.item.delete", "conversation.item.create"]
+
+
+def test_a_function_called_in_a_former_session_is_told_with_its_result() -> None:
+    send = Sender()
+    (call,) = send(AddToolCall("call_1", "lookup", '{"number": "12"}'))
+    (answer,) = send(AnswerTool("call_1", '{"ok": true}'))
+    assert call["item"] == {
+        "type": "function_call",
+        "call_id": "call_1",
+        "name": "lookup",
+        "arguments": '{"number": "12"}',
+    }
+    assert answer["item"]["call_id"] == "call_1"

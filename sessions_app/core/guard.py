@@ -1,0 +1,107 @@
+"""Sees to it that a caller who waits for the agent does not listen to silence.
+
+It goes by what the caller hears, on the playback clock, and by what our own ear hears of him, never
+by what a supplier said it would send: a model that has gone mute reports nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sessions_app.core.agent import AgentProfile, TurnDetection
+from sessions_app.core.ear import PAUSE_S
+from sessions_app.core.limits import Limits
+from sessions_app.core.phrases import Clip, Clips, Phrase
+from sessions_app.core.playback import Playback
+
+#: A model that detects turns by their meaning may wait so long for more.
+SEMANTIC_WAIT_S = 4.0
+#: The model's word that the caller speaks may come so much later, or earlier, than our ear's.
+AGREE_S = 1.5
+#: What is shorter may be a cough.
+SPOKEN_MS = 200.0
+
+
+class Guard:
+    """Since when there has been silence, and what is said into it."""
+
+    def __init__(
+        self, agent: AgentProfile, limits: Limits, playback: Playback, clips: Clips
+    ) -> None:
+        self._limits = limits
+        self._playback = playback
+        self._clips = clips
+        semantic = agent.turn_detection is TurnDetection.SEMANTIC_VAD
+        #: So long after the caller's last word a healthy model may take to say that he is done.
+        self._turn_end_s = SEMANTIC_WAIT_S if semantic else agent.vad_silence_ms / 1000
+        self._fillers = 0
+        #: The last moment at which the caller himself was to be heard.
+        self._caller_s = -math.inf
+        self._ear_began_s = self._model_began_s = -math.inf
+        self._ear_stopped_s: float | None = None
+        self.audible = False
+        #: Since when something has been said that only our ear has heard.
+        self.unheard_s: float | None = None
+
+    # ------------------------------------------------------------------ the caller
+
+    def ear(self, speaking: bool, spoken_ms: float, now: float, *, model_ready: bool) -> None:
+        """Our ear heard him begin, or stop; `spoken_ms` of it were loud."""
+        self.audible = speaking
+        if speaking:
+            self._caller_s = self._ear_began_s = now
+            self._ear_stopped_s = None
+            return
+        self._caller_s = self._ear_stopped_s = now - PAUSE_S
+        heard_by_model = self._model_began_s >= self._ear_began_s - AGREE_S
+        if model_ready and spoken_ms >= SPOKEN_MS and not heard_by_model:
+            self.unheard_s = now
+
+    def model_hears(self, now: float) -> None:
+        """The model, too, heard him begin."""
+        self._model_began_s = self._caller_s = now
+        self.unheard_s = None
+
+    def model_hears_end(self, now: float) -> None:
+        """The model heard him stop. If our ear heard him too, it knows better when."""
+        if self._ear_began_s < self._model_began_s - AGREE_S:
+            self._caller_s = now - min(self._turn_end_s, 1.0)
+
+    def silent_since(self, now: float) -> None:
+        """From here on silence is counted anew."""
+        self._caller_s = now
+
+    def done_speaking_s(self) -> float | None:
+        """When our ear heard the end of what the model still takes for speech, plus the time that
+        a healthy one may take to notice.
+        """
+        stopped = self._ear_stopped_s
+        if stopped is None or stopped < self._model_began_s:
+            return None
+        return stopped + self._turn_end_s
+
+    def stuck_at_s(self) -> float | None:
+        """When a model that still hears the caller speak has to be given up."""
+        done = self.done_speaking_s()
+        return (
+            None
+            if done is None
+            else max(done + 1.0, done - self._turn_end_s + self._limits.stuck_s)
+        )
+
+    # ------------------------------------------------------------------ silence
+
+    def break_silence_at_s(self, opened_s: float) -> float | None:
+        """When something has to be said, should nothing be heard until then; None: nothing can."""
+        if self.audible or self._clips.get(Phrase.ONE_MOMENT) is None:
+            return None
+        sounds_until_s = self._playback.sounds_until_s() or opened_s
+        return max(opened_s, self._caller_s, sounds_until_s) + self._limits.silence_s
+
+    def filler(self) -> tuple[str, Clip]:
+        """What is said into the silence this time: a name for it, and the words."""
+        self._fillers += 1
+        phrase = Phrase.ONE_MOMENT if self._fillers % 3 == 1 else Phrase.STILL_HERE
+        clip = self._clips.get(phrase) or self._clips.get(Phrase.ONE_MOMENT)
+        assert clip is not None
+        return f"filler_{self._fillers}", clip

@@ -1,0 +1,48 @@
+"""The model's session, as far as the call has to know of it: there, gone, begun anew, renewed."""
+
+from __future__ import annotations
+
+#: So often it may begin anew before something of it has been heard; then it is given up.
+BEGINNINGS_MOST = 3
+#: A session of known length is renewed so long before its end, at the first quiet moment; a short
+#: one after so much of it.
+RENEW_BEFORE_S = 600.0
+RENEW_SHARE = 0.8
+#: So shortly before its end it is renewed wherever that cuts nobody off.
+LAST_CALL_S = 30.0
+
+
+class ModelSession:
+    """Times are of the call's clock."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        #: The model has taken over from a voice that failed.
+        self.speaks_instead = False
+        self._begun_anew = 0
+        self._renew_at_s: float | None = None
+        self._last_call_s: float | None = None
+
+    def came(self, now: float, life_s: float | None) -> None:
+        self.ready = True
+        self._renew_at_s = self._last_call_s = None
+        if life_s is not None and life_s > 0:
+            self._renew_at_s = now + max(life_s - RENEW_BEFORE_S, life_s * RENEW_SHARE)
+            self._last_call_s = now + max(life_s - LAST_CALL_S, life_s * RENEW_SHARE)
+
+    def went(self) -> None:
+        self.ready = False
+        self._renew_at_s = self._last_call_s = None
+
+    def may_begin_anew(self) -> bool:
+        """Whether another session is worth a try; counts it."""
+        self._begun_anew += 1
+        return self._begun_anew <= BEGINNINGS_MOST
+
+    def proved_itself(self) -> None:
+        """Something of it has been heard to its end."""
+        self._begun_anew = 0
+
+    def renew_at_s(self, *, quiet: bool) -> float | None:
+        """When it has to be renewed: at the first quiet moment after a while, or before its end."""
+        return self._renew_at_s if quiet else self._last_call_s

@@ -1,0 +1,159 @@
+"""A session whose model goes away: another conversation with it, or a way out."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sessions_app.bridge.inbox import Inbox
+from sessions_app.core import events as ev
+from sessions_app.core.errors import ProviderError
+from sessions_app.core.phrases import Clip, Clips, Phrase
+from tests.unit.bridge.clockwork import run
+from tests.unit.bridge.fakes import FakeProvider, World, fails, hangs, log_lines, until
+from tests.unit.bridge.test_session import in_talk, steps
+
+LOUD = b"\0\x10"
+CLIPS = Clips(
+    Clip(phrase, phrase.value, 8000, LOUD * 8000)
+    for phrase in (Phrase.ONE_MOMENT, Phrase.STILL_HERE, Phrase.APOLOGY, Phrase.GOODBYE)
+)
+
+
+def greet(provider: FakeProvider) -> None:
+    """The model says its greeting, whole."""
+    assert provider.emit is not None
+    (request,) = provider.of(ev.CreateResponse)
+    assert isinstance(request, ev.CreateResponse)
+    for event in (
+        ev.ResponseStarted("r1", request.request_id),
+        ev.AgentText("r1", "i1", "Hello there."),
+        ev.AgentAudio("r1", "i1", LOUD * 12_000),
+        ev.AgentItemDone("r1", "i1"),
+        ev.ResponseDone("r1", "completed"),
+    ):
+        provider.emit(event)
+
+
+def test_the_next_session_knows_what_was_heard_and_greets_nobody_again() -> None:
+    async def story() -> None:
+        second = FakeProvider()
+        world = World(FakeProvider(), later=[second], clips=CLIPS)
+        session, task = await in_talk(world)
+        greet(world.provider)
+        await asyncio.sleep(4)
+        world.provider.lost.set()
+        await asyncio.sleep(0.1)
+        assert second.opened == 1 and world.provider.closed == 1
+        assert second.commands == [ev.AddAgentWords("past_0", "Hello there.")]
+        assert session.end_reason is None
+        assert world.fares == ["", ""]
+        await session.close()
+        await task
+        assert second.closed == 1
+
+    run(story())
+
+
+def test_a_former_session_that_hangs_while_closing_holds_up_neither_the_next_nor_the_end() -> None:
+    async def story() -> None:
+        second = FakeProvider()
+        world = World(FakeProvider(closing=hangs), later=[second], clips=CLIPS)
+        session, task = await in_talk(world)
+        world.provider.lost.set()
+        await asyncio.sleep(0.1)
+        assert second.opened == 1
+        began = asyncio.get_running_loop().time()
+        with log_lines() as lines:
+            await session.close()
+            await task
+        assert asyncio.get_running_loop().time() - began < 5
+        assert steps(lines)[-1].endswith("all resources released")
+        assert world.provider.closed >= 1 and second.closed == 1
+
+    run(story())
+
+
+def test_what_the_caller_said_unanswered_is_sent_to_the_next_session_too() -> None:
+    async def story() -> None:
+        second = FakeProvider()
+        world = World(FakeProvider(), later=[second], clips=CLIPS)
+        session, task = await in_talk(world)
+        greet(world.provider)
+        await asyncio.sleep(2)
+        assert world.provider.emit is not None
+        world.provider.emit(ev.SpeechStarted("u1"))
+        for _ in range(50):
+            session.take_frame(LOUD * 160)
+            await asyncio.sleep(0.02)
+        world.provider.lost.set()
+        for _ in range(10):
+            session.take_frame(LOUD * 160)
+            await asyncio.sleep(0.02)
+        sent_ms = len(b"".join(second.audio)) / 48
+        assert 1150 <= sent_ms <= 1250, "one second before the loss, and what came after it"
+        await session.close()
+        await task
+
+    run(story())
+
+
+def test_what_was_answered_is_not_sent_again() -> None:
+    inbox = Inbox(8000, 8000)
+    sent: list[bytes] = []
+
+    async def story() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(inbox.run(sent.append))
+            for _ in range(100):
+                inbox.put(LOUD * 160)
+                await asyncio.sleep(0.02)
+            first.cancel()
+        inbox.rewind()
+        sent.clear()
+        async with asyncio.TaskGroup() as tasks:
+            second = tasks.create_task(inbox.run(sent.append))
+            inbox.put(b"\1\0" * 160)
+            await asyncio.sleep(0.1)
+            second.cancel()
+        assert sent == [b"\1\0" * 160]
+
+    run(story())
+
+
+def test_a_caller_who_cannot_be_served_is_led_to_the_person() -> None:
+    async def story() -> None:
+        refused = fails(ProviderError("HTTP 401", retryable=False))
+        world = World(FakeProvider(), later=[FakeProvider(opening=refused)], clips=CLIPS)
+        world.person = "442079460111"
+        session, task = await in_talk(world)
+        greet(world.provider)
+        await asyncio.sleep(2)
+        world.provider.lost.set()
+        await task
+        assert world.transferred == 1
+        assert session.end_reason is ev.EndReason.TRANSFERRED
+        assert world.hung_up == 0
+
+    run(story())
+
+
+def test_where_the_transfer_fails_the_caller_hears_an_apology_and_is_hung_up_on() -> None:
+    async def story() -> None:
+        world = World(
+            FakeProvider(),
+            clips=CLIPS,
+            transferring=fails(RuntimeError("Vonage PUT call: HTTP 500")),
+        )
+        world.person = "442079460111"
+        session, task = await in_talk(world)
+        greet(world.provider)
+        await asyncio.sleep(2)
+        frames = len(world.socket.frames)
+        session.handle(ev.ProviderLost("insufficient_quota", retryable=False))
+        await until(lambda: world.transferred == 1)
+        await task
+        assert session.end_reason is ev.EndReason.PROVIDER_FAILED
+        assert world.hung_up == 1
+        assert len(world.socket.frames) - frames >= 50, "the apology was not heard"
+
+    run(story())
