@@ -28,9 +28,12 @@ GREETING_ITEM = "greeting_1"
 #: So often the same thing is asked for; the last time in a new session.
 TRIES_MOST = 2
 #: Sound that is sent again to a new session is taken for speech by then, if it is any.
-REHEARING_S = 1.0
-#: A phone that returned marks and has lost so many in a row does not get what we send.
-LOST_MARKS_MOST = 2
+REHEARING_S = 1.2
+#: A phone that used to return marks, and goes on sending, does not get what we send if a mark is so
+#: late.
+HALF_DEAD_S = 1.2
+#: It goes on sending if its last frame is not older than this.
+FRESH_S = 0.5
 
 
 class Call:
@@ -79,6 +82,8 @@ class Call:
         self._nudges = 0
         #: When something that is to be heard last came.
         self._fed_s = now
+        #: Since when its rest has been due, as it was before something was said into the silence.
+        self._stalled_s: float | None = None
         most = agent.max_call_s or limits.max_s
         self._max_s = min(float(most), limits.max_s)
 
@@ -93,7 +98,8 @@ class Call:
         out: list[ev.Command] = []
         self._handled_s = now
         self._note_quiet(now)
-        self._take(event, now, out)
+        if self.model.ready or not isinstance(event, ev.FromModel):
+            self._take(event, now, out)
         if not self._over:
             self._note_quiet(now)
             self._count_spoken(out)
@@ -128,10 +134,10 @@ class Call:
             case ev.AgentItemDone():
                 out += self.speaking.item_done(event.item_id)
             case ev.SpokenAudio():
-                self._fed_s = now
+                self._feed(now)
                 out += self.speaking.spoken(event)
             case ev.ClauseSpoken():
-                self._fed_s = now
+                self._feed(now)
                 out += self.speaking.clause_spoken(event.item_id, event.clause)
             case ev.ClauseFailed():
                 if self.speaking.waits_for(event.item_id):
@@ -293,6 +299,11 @@ class Call:
                 self._try_again(wanted, now, out)
         elif event.status == "incomplete":
             out.append(ev.Note("response_incomplete", event.reason))
+            if event.reason != "content_filter" and running.wanted.tries < TRIES_MOST - 1:
+                # It was cut off in mid-word; what is still missing is asked for once.
+                wanted = again(running)
+                wanted.tries += 1
+                self._want(wanted)
         elif running.spoke:
             self.model.proved_itself()
             self._unanswered = self.listening.caller_speaks or self.guard.audible
@@ -351,6 +362,8 @@ class Call:
         out += self.memory.recall()
         out += self.speaking.in_progress()
         self._greet(out)
+        if self._unanswered:
+            self.guard.rehears(now + REHEARING_S)
         if (wanted := self.responses.wanted) is not None:
             # What the caller said is sent again as sound: if the model hears it, it answers by
             # itself, and this is not wanted any more.
@@ -384,6 +397,7 @@ class Call:
         if heard_something:
             self._unanswered = self.guard.audible
         if wanted := wanted or owed:
+            wanted.since_s = None
             self.responses.want(wanted)
         out.append(ev.Reconnect())
 
@@ -491,8 +505,9 @@ class Call:
             due.append(self.heard_caller_s + self.limits.media_silence_s)
         if (wanted := self.responses.wanted) is not None and self._may_ask():
             due.append(wanted.not_before_s)
-        if (silent_at := self._break_silence_at_s()) is not None:
-            due.append(silent_at)
+        for at_s in (self._break_silence_at_s(), self._half_dead_at_s(self._handled_s)):
+            if at_s is not None:
+                due.append(at_s)
         if ending is not None:
             return min(*due, ending.by_s)
         due.append(self._opened_s + self.limits.polite_end_s(self._max_s))
@@ -501,10 +516,9 @@ class Call:
         for at_s in (self._unheard_at_s(), self._stuck_at_s(), self._renew_at_s()):
             if at_s is not None:
                 due.append(at_s)
-        if self.model.ready:
-            for since in (self.responses.waiting_since(), self._stalled_since()):
-                if since is not None:
-                    due.append(since + self.limits.answer_s)
+        for since in (self._waiting_since(), self._stalled_since()):
+            if since is not None:
+                due.append(since + self.limits.answer_s)
         if self._is_quiet():
             due.append(self._quiet_since_s + self.agent.nudge_after_s)
         return min(due)
@@ -513,9 +527,11 @@ class Call:
         """Since when the rest of what is being said, or the end of its response, has been due."""
         running = self.responses.running
         owes = not self.speaking.complete or (running is not None and running.spoke)
-        if self._opened_s is None or not owes:
+        if self._opened_s is None or not self.model.ready or not owes:
             return None
-        return max(self._fed_s, self.playback.look_again_s(), self._opened_s)
+        since_s = max(self._fed_s, self.playback.look_again_s(), self._opened_s)
+        # What is said into the silence meanwhile is no reason to wait any longer.
+        return since_s if self._stalled_s is None else min(since_s, self._stalled_s)
 
     def _tick(self, now: float, out: list[ev.Command]) -> None:
         if self._opened_s is None:
@@ -526,14 +542,17 @@ class Call:
             self._end(ev.EndReason.MAX_DURATION, now, out, hang_up=True)
         elif not self._muted and now >= self.heard_caller_s + self.limits.media_silence_s:
             self._end(ev.EndReason.MEDIA_SILENT, now, out, hang_up=True)
+        elif (half_dead := self._half_dead_at_s(now)) is not None and now >= half_dead:
+            # What we send does not arrive, whatever the socket says: only the carrier helps.
+            out.append(ev.Note("media_half_dead"))
+            if (ending := self.goodbye.ending) is None:
+                self._lead_away(ev.EndReason.MEDIA_LOST, now, out)
+            elif ending.said:
+                self._end(ending.reason, now, out, hang_up=True)
         elif self.goodbye.ending is None:
             if now >= self._opened_s + self.limits.polite_end_s(self._max_s):
                 reason, words = ev.EndReason.MAX_DURATION, prompts.GOODBYE_TOO_LONG
                 out += self.goodbye.bid(reason, words, now, self._clock_ms(now))
-            elif self.playback.lost_in_a_row >= LOST_MARKS_MOST:
-                # What we send does not arrive, whatever the socket says: only the carrier helps.
-                out.append(ev.Note("media_half_dead"))
-                self._lead_away(ev.EndReason.MEDIA_LOST, now, out)
             else:
                 self._lose_patience(now, out)
         if not self._over:
@@ -543,27 +562,44 @@ class Call:
 
     def _lose_patience(self, now: float, out: list[ev.Command]) -> None:
         """With whoever has been waited for too long: keys, the model, the caller."""
-        patience_s = self.limits.answer_s
         if (at := self.listening.pressed_s) is not None and now >= at + self.limits.keys_s:
             self._take_keys(now, out)
         if (unheard := self._unheard_at_s()) is not None and now >= unheard:
-            out.append(ev.Note("caller_unheard"))
-            self.guard.unheard_s = None
-            # One try: a model that does not answer now either needs a new session.
-            self._want(Wanted(ev.Purpose.ANSWER, prompts.UNHEARD, tries=TRIES_MOST - 1))
+            self._caller_unheard(now, out)
         if (stuck := self._stuck_at_s()) is not None and now >= stuck:
             out.append(ev.Note("provider_stuck"))
             self._begin_anew(Wanted(ev.Purpose.ANSWER), now, out)
-        if not self.model.ready:
-            return
+        if self.model.ready:
+            self._wait_for_model(now, out)
+        if self._is_quiet() and now >= self._quiet_since_s + self.agent.nudge_after_s:
+            self._nudge(now, out)
+
+    def _wait_for_model(self, now: float, out: list[ev.Command]) -> None:
+        patience_s = self.limits.answer_s
         if (stalled := self._stalled_since()) is not None and now >= stalled + patience_s:
             out += self.speaking.cut(now, self._clock_ms(now))
             if self.responses.running is not None or self.responses.asked is None:
                 self._answer_overdue(now, out)
-        while (since := self.responses.waiting_since()) is not None and now >= since + patience_s:
+        while (since := self._waiting_since()) is not None and now >= since + patience_s:
             self._answer_overdue(now, out)
-        if self._is_quiet() and now >= self._quiet_since_s + self.agent.nudge_after_s:
-            self._nudge(now, out)
+
+    def _waiting_since(self) -> float | None:
+        """Since when a sound of the model has been due, while there is one to wait for."""
+        return self.responses.waiting_since() if self.model.ready else None
+
+    def _caller_unheard(self, now: float, out: list[ev.Command]) -> None:
+        """The caller spoke and only our ear heard him: once, the model is to say so; then another
+        session may hear better; a third time, he is not left with a deaf one.
+        """
+        out.append(ev.Note("caller_unheard"))
+        times = self.guard.tell_unheard()
+        wanted = Wanted(ev.Purpose.ANSWER, prompts.UNHEARD, tries=TRIES_MOST - 1)
+        if times == 1:
+            self._want(wanted)
+        elif times == 2:
+            self._begin_anew(wanted, now, out)
+        else:
+            self._way_out(now, out)
 
     def _take_keys(self, now: float, out: list[ev.Command]) -> None:
         turn = self.listening.take_keys(self._clock_ms(now))
@@ -597,6 +633,14 @@ class Call:
         """When a model that does not notice the end of the caller's turn is given up."""
         return self.guard.stuck_at_s() if self.listening.caller_speaks else None
 
+    def _half_dead_at_s(self, now: float) -> float | None:
+        """When a phone that sends, and returns no marks any more, has to be given up."""
+        due_s = self.playback.mark_due_s()
+        waits = self.goodbye.ending is not None and not self.goodbye.said
+        if due_s is None or waits or now > self.heard_caller_s + FRESH_S:
+            return None
+        return due_s + HALF_DEAD_S
+
     # ------------------------------------------------------------------ silence
 
     def _break_silence_at_s(self) -> float | None:
@@ -626,6 +670,7 @@ class Call:
         if self.goodbye.said:
             self._farewell(now, out)
             return
+        self._stalled_s = self._stalled_since()
         item_id, clip = self.guard.filler()
         out.append(ev.Note("silence_broken", clip.phrase.value))
         out += self.speaking.play(item_id, clip)
@@ -680,9 +725,11 @@ class Call:
             self.usage.add_spoken(spoken)
             out.append(ev.SaveUsage(self.usage.total()))
 
-    def _feed(self, now: float, response_id: str) -> None:
-        self._fed_s = now
-        self.responses.spoke(response_id)
+    def _feed(self, now: float, response_id: str = "") -> None:
+        """Something that is to be heard has come, of a response or of the other voice."""
+        self._fed_s, self._stalled_s = now, None
+        if response_id:
+            self.responses.spoke(response_id)
 
     def _clock_ms(self, now: float) -> int:
         """The call's clock: 0 when the media socket opened."""

@@ -312,6 +312,20 @@ Event = (
     | ClauseFailed
 )
 
+#: What a session of the model tells. One that has been given up may go on telling; nobody listens.
+FromModel = (
+    SpeechStarted
+    | SpeechStopped
+    | CallerTranscript
+    | CallerTranscriptFailed
+    | ResponseStarted
+    | AgentAudio
+    | AgentText
+    | AgentItemDone
+    | ToolCalled
+    | RequestRefused
+)
+
 # --------------------------------------------------------------------------- commands
 
 

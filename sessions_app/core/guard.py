@@ -39,9 +39,11 @@ class Guard:
         self._caller_s = -math.inf
         self._ear_began_s = self._model_began_s = -math.inf
         self._ear_stopped_s: float | None = None
+        self._rehears_until_s = -math.inf
         self.audible = False
         #: Since when something has been said that only our ear has heard.
         self.unheard_s: float | None = None
+        self._unheard_in_a_row = 0
 
     # ------------------------------------------------------------------ the caller
 
@@ -59,13 +61,27 @@ class Guard:
 
     def model_hears(self, now: float) -> None:
         """The model, too, heard him begin."""
-        self._model_began_s = self._caller_s = now
-        self.unheard_s = None
+        self._model_began_s = now
+        self.unheard_s, self._unheard_in_a_row = None, 0
+        if now >= self._rehears_until_s:
+            self._caller_s = now
 
     def model_hears_end(self, now: float) -> None:
         """The model heard him stop. If our ear heard him too, it knows better when."""
-        if self._ear_began_s < self._model_began_s - AGREE_S:
+        if now >= self._rehears_until_s and self._ear_began_s < self._model_began_s - AGREE_S:
             self._caller_s = now - min(self._turn_end_s, 1.0)
+
+    def tell_unheard(self) -> int:
+        """It is being dealt with; gives how often that was necessary, one after the other."""
+        self.unheard_s = None
+        self._unheard_in_a_row += 1
+        return self._unheard_in_a_row
+
+    def rehears(self, until_s: float) -> None:
+        """What the model hears until then, it hears a second time: the caller has long been
+        silent.
+        """
+        self._rehears_until_s = until_s
 
     def silent_since(self, now: float) -> None:
         """From here on silence is counted anew."""

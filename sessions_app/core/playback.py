@@ -52,8 +52,6 @@ class Playback:
         self._told_ms = 0.0
         # None: no mark came back yet. A phone that never returns one is not waited for.
         self._marks_work: bool | None = None
-        #: Marks that a phone which used to return them has lost since the last one it returned.
-        self.lost_in_a_row = 0
         # Milliseconds of items whose stretches have been forgotten because they were heard.
         self._heard_ms: dict[str, float] = {}
 
@@ -67,7 +65,6 @@ class Playback:
                 held_ms = self._told_ms if stalls else self._marks[0].at_ms
                 return min(self._unheld_ms(now), held_ms)
             self._told_ms = self._marks.popleft().at_ms
-            self.lost_in_a_row += bool(self._marks_work)
             if self._marks_work is None:
                 self._marks_work = False
                 self._marks.clear()
@@ -136,7 +133,6 @@ class Playback:
         while self._marks and self._marks[0].at_ms <= position:
             self._marks.popleft()
         self._marks_work = True
-        self.lost_in_a_row = 0
         self._told_ms = position
         # What was written after a pause begins when it came, however early the mark is.
         later = [r for r in self._runs if r[1] > position or (r[1] == position and r[0] > now)]
@@ -180,6 +176,10 @@ class Playback:
     def sounds_until_s(self) -> float | None:
         """When the last sound written so far has been, or will have been, heard."""
         return None if self._audible_ms is None else self._plays_at_s(self._audible_ms)
+
+    def mark_due_s(self) -> float | None:
+        """When a phone that returns marks should have returned the next one."""
+        return self._marks[0].due_s if self._marks and self._marks_work else None
 
     def cleared(self, now: float) -> None:
         """Everything not yet played was dropped from the phone's queue."""

@@ -188,7 +188,9 @@ class Speaking:
                 out += self._settle(item, 0, 0, whole=False)
                 continue
             # At once, since the model is about to go on behind these words.
-            out.append(CutItem(item.item_id, int(item.audio_ms), item.spoken_text()))
+            spoken_ms = int(item.audio_ms)
+            text = item.spoken_text() if spoken_ms else ""
+            out.append(CutItem(item.item_id, spoken_ms, text))
             out += self._finish(item)
         return out
 

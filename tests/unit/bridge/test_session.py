@@ -414,13 +414,24 @@ def test_a_phone_that_takes_nothing_ends_the_call() -> None:
     run(story())
 
 
-def test_a_voice_that_fails_ends_the_call() -> None:
+def test_where_a_voice_fails_the_model_speaks_itself_in_the_same_call() -> None:
     async def story() -> None:
-        world = World(FakeProvider(speaks=False), voice=FakeVoice(failing="Hello"))
+        world = World(FakeProvider(speaks=False), voice=FakeVoice(pieces=0, failing="Hello"))
         session, task = await in_talk(world)
-        await task
-        assert session.end_reason is ev.EndReason.PROVIDER_FAILED
         assert "voice_failed" in [note.kind for note in world.mirror.notes]
+        assert world.provider.of(ev.SpeakYourself) == [ev.SpeakYourself()]
+        (request,) = world.provider.of(ev.CreateResponse)
+        assert isinstance(request, ev.CreateResponse) and "Hello there." in request.instructions
+        emit = world.provider.emit
+        assert emit is not None
+        emit(ev.ResponseStarted("r1", request.request_id))
+        emit(ev.AgentText("r1", "i1", "Hello there."))
+        emit(ev.AgentAudio("r1", "i1", b"\0\x10" * 24_000))
+        emit(ev.AgentItemDone("r1", "i1"))
+        await asyncio.sleep(2)
+        assert len(world.socket.frames) == 50, "one second at the model's rate"
+        await session.close()
+        await task
         await alone()
 
     run(story())

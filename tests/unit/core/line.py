@@ -62,7 +62,11 @@ class Phone:
         self._free_s = 0.0
         self._due: deque[tuple[float, str]] = deque()
         self._serial = 0
+        self._since_mark_ms = 0.0
         self.holding = False
+        #: As the bridge sets them: behind the first frame of a speech, and then so often. None:
+        #: only behind the last.
+        self.mark_every_ms: float | None = None
 
     def play(self, item_id: str, audio_ms: float) -> None:
         while audio_ms > 0:
@@ -88,17 +92,26 @@ class Phone:
             item_id, audio_ms = self._queue.popleft()
             if audio_ms is None:
                 if self._free_s > 0:
-                    self._serial += 1
-                    self._playback.marked(f"m{self._serial}")
-                    if self._marks:
-                        self._due.append((max(self._free_s, now) + WAY_S, f"m{self._serial}"))
+                    self._mark(now)
                 told.append(ev.ItemWritten(item_id))
                 continue
+            if self._playback.backlog_ms(now) <= 0 and self.mark_every_ms is not None:
+                self._since_mark_ms = self.mark_every_ms
             self._playback.wrote(item_id, audio_ms, now, FRAME_MS - audio_ms)
             start = max(self._free_s, now + WAY_S)
             self._played.append((item_id, start, start + audio_ms / 1000))
             self._free_s = start + FRAME_MS / 1000
+            self._since_mark_ms += FRAME_MS
+            if self.mark_every_ms is not None and self._since_mark_ms >= self.mark_every_ms:
+                self._mark(now)
         return told
+
+    def _mark(self, now: float) -> None:
+        self._since_mark_ms = 0.0
+        self._serial += 1
+        self._playback.marked(f"m{self._serial}")
+        if self._marks:
+            self._due.append((max(self._free_s, now) + WAY_S, f"m{self._serial}"))
 
     def returned(self, now: float) -> list[ev.Event]:
         told: list[ev.Event] = []
@@ -159,6 +172,7 @@ class Line:
         self.phone = Phone(self.call.playback, marks=marks)
         self.done: list[Done] = []
         self.caller_sends = True
+        self.was_ready = False
         self._opened = False
         if open_media:
             self.do(ev.MediaOpened())
@@ -172,6 +186,7 @@ class Line:
         out: list[ev.Command] = []
         for event in events:
             self._opened = self._opened or isinstance(event, ev.MediaOpened)
+            self.was_ready = self.call.model.ready
             commands = self.call.handle(event, self.now)
             self.check(event, commands)
             out += commands

@@ -60,8 +60,10 @@ class WatchedLine(Line):
             assert self.answered[call_id] == 1, f"tool {call_id}: {self.answered[call_id]} answers"
 
     def follow(self, event: ev.Event) -> None:
+        if isinstance(event, ev.FromModel) and not self.was_ready:
+            return  # the session it comes from has been given up
         match event:
-            case ev.ToolCalled(call_id=call_id) if not self.call.over and self.there:
+            case ev.ToolCalled(call_id=call_id) if not self.call.over:
                 self.tools.add(call_id)
             case ev.ProviderReady():
                 self.awaited, self.there = False, True
@@ -87,6 +89,8 @@ class WatchedLine(Line):
         """The session of the model, and all that was asked of it."""
         self.awaited = self.there = self.asked_again = False
         self.running = self.open_request = self.speaking_caller = ""
+        self.tools.clear()
+        self.answered.clear()
 
     def patient(self, since_s: float) -> bool:
         return self.now - since_s < self.call.limits.answer_s - 0.001

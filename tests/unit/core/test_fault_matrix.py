@@ -1,0 +1,77 @@
+"""Every fault at every moment of a call, in virtual time: what the caller hears, 20 ms by 20 ms.
+
+The promise: a fault of ours or of a supplier's never leaves him more than three seconds without a
+voice; where it can be recovered from, the conversation goes on; where it cannot, he hears why, and
+the call ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sessions_app.core import events as ev
+from tests.unit.core.world import Fault, Phase, World
+
+PROMISE_S = 3.0
+#: A model thinks before it answers, and a voice before it speaks: that is no fault, and comes
+#: before the first sound that a phone swallows.
+THINKING_S = 0.5
+
+OF_VOICE = {Fault.VOICE_REFUSED, Fault.VOICE_STALLS}
+OF_PHONE = {Fault.HALF_DEAD, Fault.FROZEN_PHONE, Fault.ABORTED, Fault.HUNG_UP}
+FOR_GOOD = {Fault.QUOTA, Fault.REFUSED_AFTER_DROP, Fault.FAILS_ALWAYS, Fault.DEAF_ALWAYS}
+RECOVERABLE = set(Fault) - OF_PHONE - FOR_GOOD
+
+#: A socket that is not open yet cannot break.
+APPLIES = [
+    (fault, phase, speaks)
+    for fault, phase, speaks in itertools.product(Fault, Phase, (True, False))
+    if not (fault in OF_PHONE and phase is Phase.BEFORE_GREETING)
+    if not (fault in OF_VOICE and speaks)
+    if not (fault in (Fault.SILENT_AUDIO, Fault.TEXT_ONLY) and not speaks)
+]
+
+
+def name(case: object) -> str:
+    return {True: "own voice", False: "other voice"}[case] if isinstance(case, bool) else str(case)
+
+
+@pytest.mark.parametrize(("fault", "phase", "speaks"), APPLIES, ids=name)
+def test_the_promise_is_kept(fault: Fault, phase: Phase, speaks: bool) -> None:
+    world = World(fault, phase, speaks=speaks).run()
+    assert fault is Fault.NONE or world.struck_s is not None, "it never struck"
+    most_s = PROMISE_S + THINKING_S * (fault is Fault.HALF_DEAD)
+    assert world.longest_s <= most_s, f"silent for {world.longest_s:.2f} s"
+    end = world.end()
+    assert end is not None, "the call goes on for ever"
+    if fault in RECOVERABLE:
+        assert end.reason is ev.EndReason.AGENT_ENDED, end
+        assert world.turn >= 4, "the conversation did not go on"
+        assert not world.all(ev.TransferToPerson)
+        assert world.greetings == 0, "the greeting is prepared, and said once"
+    elif fault in FOR_GOOD:
+        # Where he is being bid goodbye already, he is not told of a fault.
+        assert end.reason in (ev.EndReason.PROVIDER_FAILED, ev.EndReason.AGENT_ENDED)
+        assert end.hang_up or phase is Phase.BEFORE_GREETING
+    elif fault is Fault.HALF_DEAD:
+        assert end.reason in (ev.EndReason.TRANSFERRED, ev.EndReason.AGENT_ENDED)
+    else:
+        assert (
+            end.reason
+            is {
+                Fault.FROZEN_PHONE: ev.EndReason.MEDIA_SILENT,
+                Fault.ABORTED: ev.EndReason.MEDIA_LOST,
+                Fault.HUNG_UP: ev.EndReason.CALLER_HUNG_UP,
+            }[fault]
+            or phase is Phase.AT_HANG_UP
+        )
+
+
+@pytest.mark.parametrize("fault", sorted(FOR_GOOD))
+def test_where_nothing_helps_the_agents_person_does(fault: Fault) -> None:
+    world = World(fault, Phase.CALLER_SPEAKING, person="442079460111").run()
+    assert world.longest_s <= PROMISE_S
+    end = world.end()
+    assert end == ev.EndCall(ev.EndReason.TRANSFERRED, hang_up=False)
