@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.bridge.outbox import MediaSocket, Outbox
@@ -25,6 +25,7 @@ from sessions_app.core.agent import AgentProfile
 from sessions_app.core.call import Call
 from sessions_app.core.errors import ProviderError
 from sessions_app.core.limits import Limits
+from sessions_app.core.phrases import Clips
 from sessions_app.logcontext import call_context
 from sessions_app.mirror import CallMirror
 from sessions_app.providers.base import Provider, Voice
@@ -60,6 +61,8 @@ class CallSetup:
     provider_fares: Callable[[str], None]
     #: Told when everything is released, before anybody who waits for that goes on.
     removed: Callable[[CallSession], None]
+    #: What it can say without any supplier.
+    clips: Clips = field(default_factory=Clips)
 
 
 class CallSession:

@@ -12,7 +12,7 @@ import pytest
 from django.db import OperationalError
 
 from sessions_app import conf, mirror
-from sessions_app.bridge import housekeeping, reception
+from sessions_app.bridge import housekeeping, preparing, reception
 from sessions_app.bridge import manager as manager_module
 from sessions_app.bridge.manager import SessionManager
 from sessions_app.bridge.plan import CallPlan, CapacityReached
@@ -91,6 +91,7 @@ class House:
         monkeypatch.setattr(manager_module, "open_suppliers", open_suppliers)
         for name in ("keep", "obey", "sign_off"):
             monkeypatch.setattr(housekeeping, name, nothing)
+        monkeypatch.setattr(preparing, "keep", nothing)
         monkeypatch.setattr(reception.Reception, "_find", found)
         monkeypatch.setattr(mirror, "_write", lambda changes, node: (len(changes), ""))
         monkeypatch.setattr(mirror.Mirror, "query", away)
