@@ -149,25 +149,31 @@ class Shelf:
         """
         now_s = time.time() if now_s is None else now_s
         names = {each.name for each in all_wanted}
-        seen = set()
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for path in list(self.directory.iterdir()):
-                seen.add(path.name)
-                age_s = now_s - path.stat().st_mtime
-                if path.name in names:
-                    if age_s > _DAY_S:
-                        os.utime(path, (now_s, now_s))
-                elif (path.suffix == ".wav" and age_s > UNUSED_AFTER_S) or (
-                    path.suffix == _PART and age_s > _DAY_S
-                ):
-                    path.unlink()
+            seen = set(os.listdir(self.directory))
+            for name in seen:
+                self._sweep_one(self.directory / name, name in names, now_s)
+        except FileNotFoundError:
+            seen = set()
         except OSError as refused:
             self._tell_once("sweep", "old prepared audio cannot be swept", str(refused))
             return
         lost = {name: clip for name, clip in self._clips.items() if name in names - seen}
         self._unwritten = {**lost, **self._unwritten}
         self.write()
+
+    @staticmethod
+    def _sweep_one(path: Path, referred: bool, now_s: float) -> None:
+        # Another process may sweep at the same time.
+        with suppress(FileNotFoundError):
+            age_s = now_s - path.stat().st_mtime
+            if referred:
+                if age_s > _DAY_S:
+                    os.utime(path, (now_s, now_s))
+            elif (path.suffix == ".wav" and age_s > UNUSED_AFTER_S) or (
+                path.suffix == _PART and age_s > _DAY_S
+            ):
+                path.unlink()
 
     def _tell_once(self, what: str, text: str, why: str) -> None:
         if what not in self._told:
