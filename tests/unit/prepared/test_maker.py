@@ -140,7 +140,7 @@ def says(command: ev.CreateResponse, **changes: Any) -> list[ev.Event]:
     return [
         ev.ResponseStarted(rid, command.request_id),
         ev.AgentText(rid, "item", text[:half]),
-        ev.AgentAudio("resp_of_nobody", "item", silence(5000)),
+        ev.AgentAudio("resp_of_nobody", "item", speech("Somebody else", 24_000)),
         ev.AgentAudio(rid, "item", pcm[:cut]),
         ev.AgentText(rid, "item", text[half:]),
         ev.AgentAudio(rid, "item", pcm[cut:]),
@@ -189,6 +189,7 @@ def test_a_model_says_one_phrase_after_the_other_and_is_closed() -> None:
     batch = by_model(model)
 
     assert [clip.text for _, clip in batch.clips] == [each.text for each in wanted(ANN)]
+    assert all(clip.pcm == speech(clip.text, clip.rate_hz) for _, clip in batch.clips)
     assert {clip.rate_hz for _, clip in batch.clips} == {24_000}
     assert (model.opened, model.closed, batch.trouble) == (1, 1, None)
     requests = [command.request_id for command in model.of(ev.CreateResponse)]  # type: ignore[attr-defined]
