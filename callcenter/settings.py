@@ -115,6 +115,7 @@ HEARTBEAT_SECONDS = env.seconds("HEARTBEAT_SECONDS", 5, least=0.1, most=60)
 LOST_SECONDS = env.seconds("LOST_SECONDS", 15, least=0.3, most=600)
 if LOST_SECONDS < 2 * HEARTBEAT_SECONDS:
     env.wrong("LOST_SECONDS", f"at least twice HEARTBEAT_SECONDS, which is {HEARTBEAT_SECONDS:g}")
+PREPARE_AUDIO = env.flag("PREPARE_AUDIO", True)
 HEALTH_TOKEN = env.text("HEALTH_TOKEN")
 NODE_NAME = env.text("NODE_NAME", f"{socket.gethostname()}-{os.getpid()}")[:100]
 

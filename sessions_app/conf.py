@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
@@ -56,6 +57,13 @@ class Conf:
     vonage: VonageConf
     media: MediaConf
     provider: ProviderConf
+    #: Where prepared audio is kept, and whether what is missing is made.
+    prepared_dir: Path
+    prepare_audio: bool
+
+
+def prepared_dir() -> Path:
+    return Path(settings.MEDIA_ROOT) / "prepared"
 
 
 def _socket_url(base: str) -> str:
@@ -99,4 +107,6 @@ def load() -> Conf:
             speechmatics_api_key=settings.SPEECHMATICS_API_KEY,
             speechmatics_url=settings.SPEECHMATICS_TTS_URL,
         ),
+        prepared_dir=prepared_dir(),
+        prepare_audio=settings.PREPARE_AUDIO,
     )

@@ -29,6 +29,7 @@ _ours = {
     "TRUST_PROXY": "",
     "HEALTH_TOKEN": "",
     "LOG_FORMAT": "",
+    "PREPARE_AUDIO": "0",
 }
 os.environ.update(_ours)
 

@@ -9,13 +9,16 @@ from django.contrib.admin.widgets import AdminTextareaWidget
 from django.db.models import Count, ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 
+from sessions_app.admin import prepared
 from sessions_app.admin.owned import OwnedAdmin
 from sessions_app.models import Agent, PhoneNumber
 from sessions_app.models.agents import OwnedQuerySet, is_superuser
 
+#: Parts of the page that say nothing of an agent that is still to be added.
+_ONCE_SAVED = ("Prepared audio", "Dates")
 _TEXT_ROWS = {"greeting": 3, "instructions": 20}
 
 
@@ -28,7 +31,7 @@ class AgentAdmin(OwnedAdmin):
     list_select_related = ("owner",)
     search_fields = ("name", "instructions", "greeting")
     superuser_fields = ("owner", "is_default")
-    readonly_fields = ("created_at", "updated_at")
+    readonly_fields = ("prepared_audio", "created_at", "updated_at")
     fieldsets = (
         (None, {"fields": ["name", "owner", "is_default"]}),
         (
@@ -45,6 +48,14 @@ class AgentAdmin(OwnedAdmin):
                 "fields": ["apology", "fallback_number"],
                 "description": "A caller is never left in silence: they hear the apology, then "
                 "the person's phone rings if there is one.",
+            },
+        ),
+        (
+            "Prepared audio",
+            {
+                "fields": ["prepared_audio"],
+                "description": "What callers hear when no supplier can be waited for. A running "
+                "server makes it in the agent's own voice, some seconds after a change.",
             },
         ),
         (
@@ -75,7 +86,10 @@ class AgentAdmin(OwnedAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
-        return fieldsets if obj else [entry for entry in fieldsets if entry[0] != "Dates"]
+        return fieldsets if obj else [entry for entry in fieldsets if entry[0] not in _ONCE_SAVED]
+
+    def get_urls(self) -> list[URLPattern]:
+        return [prepared.url(self), *super().get_urls()]
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """A greeting is a sentence or two; instructions are a page."""
@@ -88,6 +102,10 @@ class AgentAdmin(OwnedAdmin):
         if isinstance(obj, Agent) and obj.is_default and not is_superuser(request.user):
             return False
         return super().has_delete_permission(request, obj)
+
+    @admin.display(description="in its own voice")
+    def prepared_audio(self, agent: Agent) -> str:
+        return prepared.table(agent)
 
     @admin.display(description="numbers", ordering="number_count")
     def number_count(self, agent: Any) -> int:

@@ -18,16 +18,18 @@ from typing import Any
 from django.utils import timezone
 
 from sessions_app import conf as conf_module
-from sessions_app.bridge import housekeeping
+from sessions_app.bridge import housekeeping, preparing
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.reception import Reception
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
 from sessions_app.bridge.words import apology
 from sessions_app.conf import Conf
+from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason, EndRequested
 from sessions_app.logcontext import call_context
 from sessions_app.mirror import Mirror
+from sessions_app.prepared.shelf import Shelf
 from sessions_app.telephony.vonage.wire import frame_bytes
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,8 @@ class SessionManager:
         #: What was wrong with the last connection to the model's service; empty: nothing.
         self.provider_trouble = ""
         self.mirror = Mirror(conf.node)
+        #: Audio that exists before a call needs it.
+        self.shelf = Shelf(conf.prepared_dir)
         self.reception = Reception(self)
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._suppliers: Suppliers | None = None
@@ -100,6 +104,7 @@ class SessionManager:
                 keepers = [
                     self._tasks.create_task(housekeeping.keep(self), name="housekeeping"),
                     self._tasks.create_task(housekeeping.obey(self), name="commands"),
+                    self._tasks.create_task(preparing.keep(self), name="prepared audio"),
                 ]
                 self._ready.set()
                 await self._stop.wait()
@@ -217,7 +222,7 @@ class SessionManager:
             with call_context(call_uuid):
                 logger.info("Cleaning up existing session before creating new one")
             plan = plan or self._plans[call_uuid]
-        plan = plan or CallPlan()
+        plan = plan or CallPlan(clips=self.shelf.find(AgentProfile()))
         self._replacing.add(call_uuid)
         try:
             if former is not None:
@@ -251,6 +256,7 @@ class SessionManager:
             mirror=self.mirror.open(call_uuid, plan.base),
             provider_fares=self._provider_fares,
             removed=self._removed,
+            clips=plan.clips,
         )
         return CallSession(call_uuid, caller, called, user_id, setup=setup)
 

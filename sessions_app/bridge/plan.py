@@ -8,6 +8,7 @@ from typing import Any
 
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason
+from sessions_app.core.phrases import Clips
 
 
 class CapacityReached(Exception):
@@ -32,3 +33,5 @@ class CallPlan:
     base: Mapping[str, Any] = field(default_factory=dict)
     region_url: str = ""
     fault: str = ""
+    #: What the call can say without any supplier.
+    clips: Clips = field(default_factory=Clips)

@@ -128,7 +128,8 @@ class Reception:
     async def _begin(self, call: IncomingCall, found: _Found, ticket: Ticket) -> CallSession:
         assert found.agent is not None
         base = dict(found.base or {})
-        plan = CallPlan(found.agent, base, call.region_url, call.fault)
+        clips = self._manager.shelf.find(found.agent)
+        plan = CallPlan(found.agent, base, call.region_url, call.fault, clips)
         session = await self._manager.begin(
             call.uuid, call.caller, call.called, base.get("user_id"), plan
         )
@@ -343,7 +344,8 @@ class Reception:
                 if record is None:
                     raise TicketRefused("the call has ended, or the ticket has been used")
                 agent = record.agent.profile() if record.agent else AgentProfile()
-                plan = CallPlan(agent, {"user_id": record.user_id}, record.region_url)
+                clips = self._manager.shelf.find(agent)
+                plan = CallPlan(agent, {"user_id": record.user_id}, record.region_url, "", clips)
                 session = await self._manager.begin(
                     uuid, record.caller, record.called, record.user_id, plan
                 )

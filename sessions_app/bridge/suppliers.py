@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 import httpx
@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sessions_app.conf import Conf, ProviderConf
 from sessions_app.core.agent import AgentProfile
 from sessions_app.logcontext import pseudonym
+from sessions_app.prepared import mouths
+from sessions_app.prepared.mouths import Say
 from sessions_app.providers.base import Provider, ProviderSetup, Voice
 from sessions_app.providers.openai.client import OpenAIConf, OpenAIProvider
 from sessions_app.providers.registry import needs_external_voice
@@ -31,6 +33,8 @@ from sessions_app.telephony.vonage.client import (
 
 FAULT_HEADER = "X-Sandbox-Fault"
 CALL_HEADER = "X-Sandbox-Call"
+#: The end user of audio that is made for no call.
+_NOBODY = "prepared audio"
 
 
 class Suppliers:
@@ -60,13 +64,16 @@ class Suppliers:
             text_only=needs_external_voice(agent.voice_kind),
             headers={"OpenAI-Safety-Identifier": end_user, **self._fault(call_uuid, fault)},
         )
-        openai = OpenAIConf(
+        openai = self._openai()
+        return lambda: OpenAIProvider(setup, openai)
+
+    def _openai(self) -> OpenAIConf:
+        return OpenAIConf(
             api_key=self._conf.openai_api_key,
             base_url=self._conf.openai_base_url,
             realtime_model=self._conf.realtime_model,
             transcription_model=self._conf.transcription_model,
         )
-        return lambda: OpenAIProvider(setup, openai)
 
     def voice(self, call_uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
         if not needs_external_voice(agent.voice_kind):
@@ -76,6 +83,16 @@ class Suppliers:
         )
         headers = self._fault(call_uuid, fault)
         return lambda: SpeechmaticsVoice(speechmatics, agent.voice, headers=headers)
+
+    def mouth(self, agent: AgentProfile) -> AbstractAsyncContextManager[Say]:
+        """The agent's own voice, to prepare audio with: no call, no caller, no fault."""
+        if (voice := self.voice("", agent, "")) is not None:
+            return mouths.of_voice(voice)
+        end_user = {"OpenAI-Safety-Identifier": pseudonym(_NOBODY)}
+        setup = ProviderSetup(call_uuid="", agent=agent, text_only=False, headers=end_user)
+        # Who prepares tries again by itself, later than a call could.
+        openai = replace(self._openai(), attempts=1)
+        return mouths.of_model(lambda: OpenAIProvider(setup, openai))
 
     def hang_up(self, call_uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
         async def hang_up() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sessions_app.diagnosis import local, suppliers, ways_in
+from sessions_app.diagnosis import local, prepared, suppliers, ways_in
 from sessions_app.diagnosis.finding import Finding, Level
 from sessions_app.diagnosis.suppliers import Needs
 from sessions_app.diagnosis.web import Web
@@ -17,7 +17,7 @@ def examine() -> list[Finding]:
     findings.append(database)
     if database.level is not Level.FAIL:
         findings += local.rows()
-    findings += [local.redis(), local.disk()]
+    findings += [local.redis(), local.disk(), *prepared.audio()]
     return findings + asyncio.run(_outside(Needs.of_agents()))
 
 

@@ -11,7 +11,8 @@ from sessions_app.sandbox.realtime_conversation import Conversation, Item
 from sessions_app.sandbox.samples import AFTER_TOOL, OPENING, courtesy, sample_for
 from sessions_app.sandbox.values import value_for
 
-_SAY_EXACTLY: Final = "Say exactly:"
+# Nobody here can translate, so what is to be said in another language is said as it stands.
+_SAY: Final = re.compile(r"Say (?:exactly|in the language [^:\n]+):")
 _QUOTES: Final = "\"'\u201c\u201d\u00ab\u00bb"
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 
@@ -37,9 +38,9 @@ def plan(conversation: Conversation, request: dict[str, Any], session: dict[str,
     """
     tools = request.get("tools", session["tools"])
     choice = request.get("tool_choice", session["tool_choice"])
-    _, marker, exactly = request.get("instructions", "").rpartition(_SAY_EXACTLY)
-    if marker:
-        return Plan(exactly.strip().strip(_QUOTES).strip())
+    *before, words = _SAY.split(request.get("instructions", ""))
+    if before:
+        return Plan(words.strip().strip(_QUOTES).strip())
     said = _answered(conversation.items, request.get("input"))
     if isinstance(choice, dict) or choice == "required":
         wanted = choice["name"] if isinstance(choice, dict) else tools[0]["name"] if tools else ""

@@ -31,7 +31,7 @@ VARIABLES = (
     "VONAGE_PRIVATE_KEY", "VONAGE_SIGNATURE_SECRET", "VONAGE_API_URL", "VONAGE_MEDIA_RATE",
     "VONAGE_MEDIA_AUTH", "MAX_CONCURRENT_CALLS", "CALL_MAX_SECONDS", "CALL_IDLE_SECONDS",
     "DRAIN_SECONDS", "HEARTBEAT_SECONDS", "LOST_SECONDS", "HEALTH_TOKEN", "LOG_FORMAT",
-    "STATIC_ROOT", "MEDIA_ROOT", "NODE_NAME",
+    "STATIC_ROOT", "MEDIA_ROOT", "NODE_NAME", "PREPARE_AUDIO",
 )  # fmt: skip
 
 
@@ -63,6 +63,8 @@ def clean_environment(directory: Path, values: Mapping[str, str]) -> dict[str, s
         "DEBUG": "0",
         "SECRET_KEY": "tests-only-" + "0123456789abcdef" * 3,
         "MEDIA_ROOT": str(directory / "media"),
+        # A test that counts sessions and requests wants to see those of its calls only.
+        "PREPARE_AUDIO": "0",
         **values,
     }
 

@@ -7,12 +7,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from django.db import OperationalError
 
 from sessions_app import conf, mirror
-from sessions_app.bridge import housekeeping, reception
+from sessions_app.bridge import housekeeping, preparing, reception
 from sessions_app.bridge import manager as manager_module
 from sessions_app.bridge.manager import SessionManager
 from sessions_app.bridge.plan import CallPlan, CapacityReached
@@ -21,6 +22,9 @@ from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import TicketRefused
 from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
+from sessions_app.core.phrases import Clip, Phrase
+from sessions_app.prepared.shelf import Shelf
+from sessions_app.prepared.wording import wanted
 from sessions_app.providers.base import Provider, Voice
 from tests.unit.bridge.fakes import Act, FakeProvider, Lines, fine, hangs, log_lines, slow, until
 
@@ -99,6 +103,7 @@ class House:
         monkeypatch.setattr(manager_module, "open_suppliers", open_suppliers)
         for name in ("keep", "obey", "sign_off"):
             monkeypatch.setattr(housekeeping, name, nothing)
+        monkeypatch.setattr(preparing, "keep", nothing)
         monkeypatch.setattr(reception.Reception, "_find", found)
         monkeypatch.setattr(mirror, "_write", lambda changes, node: (len(changes), ""))
         monkeypatch.setattr(mirror.Mirror, "query", away)
@@ -436,5 +441,30 @@ def test_sessions_are_made_as_scripts_make_them(house: Build) -> None:
             told = (session.call_uuid, session.caller, session.called, session.user_id)
             assert told == ("u-1", "44770", "44207", 7)
             assert session.setup.agent.name == "Ann"
+
+    asyncio.run(story())
+
+
+def test_every_session_is_given_what_it_can_say_without_a_supplier(
+    house: Build, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with house() as manager:
+            manager.shelf = Shelf(tmp_path)
+            greeting, *_ = wanted(AgentProfile())
+            own = Clip(Phrase.GREETING, greeting.text, 16_000, b"\1\0" * 8000)
+            manager.shelf.keep(greeting, own)
+
+            answered = await manager.reception.answer(IncomingCall("u-1", "44770", "44207"))
+            assert connects(answered)
+            session = manager.get("u-1")
+            assert session is not None
+            scripted = await manager.create_session("u-2")
+            again = await manager.create_session("u-1")
+
+            for each in (session, scripted, again):
+                assert each.setup.clips.get(Phrase.GREETING) == own
+                apology = each.setup.clips.get(Phrase.APOLOGY)
+                assert apology is not None and apology.pcm
 
     asyncio.run(story())
