@@ -11,7 +11,20 @@ from sessions_app.core.events import EndReason
 
 
 class CapacityReached(Exception):
-    """Every slot of this process is taken, or it takes no new calls."""
+    """No call can be taken in now: no slot, no place for its connect, no model, or a drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    """What the answer webhook tells."""
+
+    uuid: str
+    caller: str
+    called: str
+    conversation_uuid: str = ""
+    region_url: str = ""
+    agent_name: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,8 @@ class Ended:
     reason: EndReason
     agent: AgentProfile | None
     called: str
+    #: Of a call that was refused: when its person is rung; 0: nobody is.
+    person_delay_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +47,5 @@ class CallPlan:
     base: Mapping[str, Any] = field(default_factory=dict)
     region_url: str = ""
     fault: str = ""
+    #: How long the caller is spoken to before the media connects.
+    connect_delay_ms: int = 0
