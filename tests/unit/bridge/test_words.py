@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -126,4 +127,4 @@ def test_a_hold_lasts_about_two_minutes_and_asks_seldom() -> None:
     assert min(lasts_ms) >= 6000
     assert 90_000 <= sum(lasts_ms) <= 150_000
     texts = [flow[0]["text"] for flow in flows]
-    assert all(first != then for first, then in zip(texts, texts[1:], strict=False))
+    assert all(first != then for first, then in pairwise(texts))

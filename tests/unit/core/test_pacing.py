@@ -12,9 +12,7 @@ from sessions_app.core.pacing import LONGEST_DELAY_MS, WINDOW_MS, Crowded, Pace
 
 #: (how long after the former one, with how much to say before the connect)
 ARRIVALS = st.lists(
-    st.tuples(
-        st.integers(0, 200) | st.integers(0, 5000), st.just(0) | st.integers(0, 6000)
-    ),
+    st.tuples(st.integers(0, 200) | st.integers(0, 5000), st.just(0) | st.integers(0, 6000)),
     max_size=60,
 )
 
