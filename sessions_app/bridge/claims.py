@@ -45,7 +45,10 @@ class Claims:
                 raise TicketRefused("the ticket has been used")
             await self._spend(ticket)
             if session.media_opened or session.claimed:
-                session = await self._replace(session)
+                try:
+                    session = await self._replace(session)
+                except CapacityReached as closing:
+                    raise TicketRefused(str(closing)) from None
             session.claimed = ticket.generation
             session.setup.mirror.claimed(ticket.generation)
             return session

@@ -213,9 +213,14 @@ class Reception:
             await self._directory.ask(
                 lambda: admission.hold(call.uuid, manager.node, base, why, manager.capacity)
             )
-        except (DatabaseAway, admission.HeldEnough, IntegrityError) as reason:
+        except (DatabaseAway, admission.HeldEnough) as reason:
             logger.warning("[%s] not put on hold: %s", call.uuid, reason)
             return None
+        except IntegrityError:
+            # The same webhook came to another process in the same moment, whose reply holds.
+            now_s = int(time.time())
+            found = await self._directory.find(call, now_s, live=False)
+            return await self._settled(call, found, now_s)
         return self._on_hold(call.uuid, call.called, agent, 1)
 
     def _on_hold(self, uuid: str, called: str, agent: AgentProfile, round_: int) -> ncco.Ncco:
