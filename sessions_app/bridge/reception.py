@@ -1,4 +1,4 @@
-"""How calls come in: the answer webhook's decision, calls on hold, the carrier's reports.
+"""How calls come in: the answer webhook's decision, and calls on hold.
 
 What it decides about a call's slot and session it does through the manager.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, IntegrityError
-from django.utils import timezone
 
 from sessions_app import admission, rows
 from sessions_app.bridge import words
@@ -22,22 +21,20 @@ from sessions_app.bridge.directory import (
     Found,
     ticket_after,
 )
+from sessions_app.bridge.leg_reports import LegReports, ended_by
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended, IncomingCall
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile, WhenBusy
-from sessions_app.core.events import CallerGone, EndReason, MediaClosed
+from sessions_app.core.events import EndReason
 from sessions_app.core.pacing import Crowded
-from sessions_app.models import CallRecord, CallState
+from sessions_app.models import CallState
 from sessions_app.telephony.vonage import ncco
 
 if TYPE_CHECKING:
     from sessions_app.bridge.manager import SessionManager
 
 logger = logging.getLogger(__name__)
-
-#: A socket that brought a frame this lately is not lost, whatever a late report says.
-_MEDIA_FRESH_S = 1.0
 
 
 class Reception:
@@ -47,6 +44,8 @@ class Reception:
         self._manager = manager
         self._directory = Directory(manager)
         self.claim = Claims(manager).claim
+        reports = LegReports(manager)
+        self.media_leg_failed, self.caller_leg = reports.media_leg_failed, reports.caller_leg
         self.remember_default = self._directory.remember_default
 
     # ------------------------------------------------------------------ the answer webhook
@@ -93,7 +92,7 @@ class Reception:
         if record is not None and record.state == CallState.HELD:
             return self._on_hold(record.uuid, record.called, agent or AgentProfile(), 1)
         if record is not None and not record.is_live:
-            return words.answer_after(_ended(record, agent))
+            return words.answer_after(ended_by(record, agent))
         if agent is None:
             return words.apology(None)
         if record is None or not found.media_url or record.node == self._manager.node:
@@ -296,52 +295,3 @@ class Reception:
         logger.warning("[%s] not taken in after %d sentences: %s", uuid, round_, why)
         self._manager.remember(uuid, ended)
         return words.refusal(ended)
-
-    # ------------------------------------------------------------------ the carrier's reports
-
-    async def media_leg_failed(self, call_uuid: str, conversation_uuid: str) -> ncco.Ncco:
-        """The media leg could not be made, or broke: what the caller hears instead."""
-        session = self._manager.get(call_uuid)
-        if session is not None:
-            agent = session.setup.agent
-            if session.media_age_s() > _MEDIA_FRESH_S:
-                session.handle(MediaClosed(clean=False))
-            return words.apology(agent, session.called)
-        if (ended := self._manager.ended(call_uuid)) is not None:
-            return words.last_words(ended)
-        try:
-            record = await self._manager.mirror.query(
-                lambda: rows.find_call(call_uuid) or rows.find_by_conversation(conversation_uuid),
-                DATABASE_PATIENCE_S,
-            )
-        except (DatabaseError, TimeoutError):
-            record = None
-        if record is None:
-            return words.apology(None)
-        agent = record.agent.profile() if record.agent else AgentProfile()
-        if record.end_reason:
-            return words.last_words(_ended(record, agent))
-        return words.apology(agent, record.called)
-
-    def caller_leg(
-        self, call_uuid: str, status: str, fields: dict[str, Any], *, ended: bool
-    ) -> None:
-        """The carrier reports on the caller's leg, maybe twice, maybe late."""
-        session = self._manager.get(call_uuid)
-        report = rows.CarrierReport(
-            call_uuid, timezone.now(), status, fields, ended, elsewhere=session is None
-        )
-        self._manager.mirror.report(report)
-        if session is None:
-            return
-        if status == "answered":
-            session.setup.mirror.answered()
-        if ended:
-            session.handle(CallerGone())
-
-
-def _ended(record: CallRecord, agent: AgentProfile | None) -> Ended:
-    """What its row tells of a call that is over."""
-    reason = EndReason(record.end_reason)
-    delay_ms = record.connect_delay_ms if reason is EndReason.REFUSED else 0
-    return Ended(reason, agent, record.called, delay_ms)
