@@ -46,6 +46,8 @@ class Found:
     base: Mapping[str, Any] | None = None
     #: How long the caller is spoken to before the connect.
     delay_ms: int = 0
+    #: The database did not answer in time; what it was asked for it may still do.
+    from_memory: bool = False
 
 
 def ticket_after(record: CallRecord, issued_s: int) -> Ticket:
@@ -151,7 +153,7 @@ class Directory:
         delay_ms = self._place_in_memory(0) if live else 0
         facts = self._facts(call, issued_s)
         base = {**base, **facts, "connect_delay_ms": delay_ms}
-        return Found(None, agent, base=base, delay_ms=delay_ms)
+        return Found(None, agent, base=base, delay_ms=delay_ms, from_memory=True)
 
     def default_agent(self) -> AgentProfile | None:
         """Who answers any number, as far as this process remembers."""

@@ -111,6 +111,8 @@ class Reception:
             call.uuid, call.caller, call.called, base.get("user_id"), plan
         )
         session.ticket = ticket
+        if found.from_memory:
+            session.setup.mirror.connects_after(found.delay_ms)
         return self._connect(call.called, ticket, found.agent, found.delay_ms)
 
     async def _renewed(self, session: CallSession) -> Ticket:
@@ -185,7 +187,7 @@ class Reception:
         ended = await self._refused(found.agent, call.called)
         # Nobody else ends a row without a session: one of ours that was lost in between, too.
         mirror = self._manager.mirror.open(call.uuid, found.base or {})
-        mirror.fields["connect_delay_ms"] = ended.person_delay_ms
+        mirror.connects_after(ended.person_delay_ms)
         mirror.note("refused", why)
         mirror.ended(EndReason.REFUSED)
         self._manager.remember(call.uuid, ended)
