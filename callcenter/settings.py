@@ -105,6 +105,8 @@ VONAGE_PRIVATE_KEY = _vonage("VONAGE_PRIVATE_KEY", "")
 VONAGE_API_URL = env.url("VONAGE_API_URL", "https://api.nexmo.com")
 VONAGE_MEDIA_RATE = int(env.choice("VONAGE_MEDIA_RATE", "16000", ("8000", "16000", "24000")))
 VONAGE_MEDIA_AUTH = env.choice("VONAGE_MEDIA_AUTH", "optional", ("optional", "required"))
+#: Of the account, for all processes together; 0: no limit.
+VONAGE_CONNECTS_PER_SECOND = env.whole("VONAGE_CONNECTS_PER_SECOND", 3, least=0, most=1000)
 
 # ------------------------------------------------------------------ bounds
 MAX_CONCURRENT_CALLS = env.whole("MAX_CONCURRENT_CALLS", 100, least=1, most=10_000)

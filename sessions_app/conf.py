@@ -50,6 +50,8 @@ class Conf:
     version: str
     channel_layer: str
     max_calls: int
+    #: How many `connect` actions the carrier takes in a second from the account; 0: no limit.
+    connects_per_s: int
     drain_s: float
     heartbeat_s: float
     lost_s: float
@@ -80,6 +82,7 @@ def load() -> Conf:
         version=settings.VERSION,
         channel_layer="redis" if settings.REDIS_URL else "memory",
         max_calls=settings.MAX_CONCURRENT_CALLS,
+        connects_per_s=settings.VONAGE_CONNECTS_PER_SECOND,
         drain_s=settings.DRAIN_SECONDS,
         heartbeat_s=settings.HEARTBEAT_SECONDS,
         lost_s=settings.LOST_SECONDS,

@@ -95,6 +95,11 @@ class CallMirror:
         self.fields |= {"ticket_claimed": generation, "ticket_generation": generation}
         self.wake()
 
+    def connects_after(self, delay_ms: int) -> None:
+        """What the caller was told; the row may have been made with another delay, too late."""
+        self.fields["connect_delay_ms"] = delay_ms
+        self.wake()
+
     def greeting_heard(self) -> None:
         self.fields["greeting_heard_at"] = timezone.now()
         self.wake()

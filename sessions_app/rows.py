@@ -88,7 +88,7 @@ def write(change: CallChange, node: str) -> None:
 
 def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
     """Take over the fields; True if the call ends by them."""
-    was_live = record.is_live
+    was_live = not record.has_ended
     corrected = record.end_reason == EndReason.LOST and fields.get("state") == CallState.ENDED
     for name, value in fields.items():
         if name in _ONLY_UP:
@@ -97,7 +97,7 @@ def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
             setattr(record, name, getattr(record, name) or value)
         elif name not in _OF_THE_END or was_live or corrected:
             setattr(record, name, value)
-    return (was_live or corrected) and not record.is_live
+    return (was_live or corrected) and record.has_ended
 
 
 def _ms_between(first: datetime | None, later: datetime | None) -> int:
@@ -165,10 +165,10 @@ def take_over(uuid: str, node: str, generation: int, *, claim: bool) -> CallReco
     return find_call(uuid) if taken else None
 
 
-def keep_ticket(uuid: str, generation: int, issued_s: int) -> None:
-    """Put a newer ticket on its call's row."""
+def keep_ticket(uuid: str, generation: int, issued_s: int, delay_ms: int) -> None:
+    """Put a newer ticket on its call's row, and when its connect is to be."""
     CallRecord.objects.filter(uuid=uuid, ticket_generation__lt=generation).update(
-        ticket_generation=generation, ticket_issued_s=issued_s
+        ticket_generation=generation, ticket_issued_s=issued_s, connect_delay_ms=delay_ms
     )
 
 
@@ -283,7 +283,13 @@ def write_report(report: CarrierReport) -> None:
         for name, value in report.fields.items():
             if getattr(record, name) in (None, ""):
                 setattr(record, name, value)
-        record.save(update_fields=list(report.fields))
+        fields = list(report.fields)
+        if report.ended and record.state == CallState.HELD:
+            # No process serves it, so nobody else would close it.
+            record.state, record.ended_at = CallState.ENDED, report.at
+            record.end_reason = EndReason.CALLER_HUNG_UP.value
+            fields += ["state", "ended_at", "end_reason"]
+        record.save(update_fields=fields)
         noted = CallEvent.objects.filter(call=record, kind="carrier", detail=report.status)
         if not noted.exists():
             CallEvent.objects.create(

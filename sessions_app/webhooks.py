@@ -14,8 +14,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from sessions_app.bridge.manager import get_manager
-from sessions_app.bridge.reception import IncomingCall
-from sessions_app.bridge.words import apology
+from sessions_app.bridge.plan import IncomingCall
+from sessions_app.bridge.words import HOLD_ROUNDS, apology
 from sessions_app.logcontext import call_context
 from sessions_app.telephony.vonage import ncco
 from sessions_app.telephony.vonage.signature import SignatureRefused, verify
@@ -131,7 +131,11 @@ async def answer(params: Params) -> HttpResponse:
 
 @signed
 async def event(params: Params) -> HttpResponse:
-    """Something happened to a leg. 204, or an NCCO where the media leg could not serve."""
+    """Something happened to a leg. 204, or an NCCO where the media leg could not serve, or where a
+    held call asks what comes next.
+    """
+    if (held := _held(params)) is not None:
+        return await _next_of_hold(*held)
     status = _text(params, "status")
     leg = _text(params, "uuid") or _text(params, "call_uuid")
     headers = params.get("headers")
@@ -148,10 +152,35 @@ async def event(params: Params) -> HttpResponse:
             reception.caller_leg(call_uuid, status, _figures(params), ended=status in TERMINAL)
         elif status in MEDIA_FAILED:
             logger.warning("the media leg reports %s", status)
-            return _flow(
-                await reception.media_leg_failed(call_uuid, _text(params, "conversation_uuid"))
-            )
+            conversation_uuid = _text(params, "conversation_uuid")
+            flow = await reception.media_leg_failed(call_uuid, conversation_uuid)
+            if flow is not None:
+                return _flow(flow)
     return HttpResponse(status=204)
+
+
+def _held(params: Params) -> tuple[str, int] | None:
+    """The call and the round of our own `notify`, whose payload comes back as it was; the carrier's
+    documents do not say whether beside its own fields or under `payload`.
+    """
+    payload = params.get("payload")
+    hold = (payload if isinstance(payload, dict) else params).get("hold")
+    if not isinstance(hold, dict):
+        return None
+    round_ = hold.get("round")
+    if not isinstance(round_, int) or not 1 <= round_ <= HOLD_ROUNDS:
+        raise BadRequest(f"round is {str(round_)[:40]!r}, wanted 1 to {HOLD_ROUNDS}")
+    return _uuid(hold, "call_uuid"), round_
+
+
+async def _next_of_hold(call_uuid: str, round_: int) -> HttpResponse:
+    with call_context(call_uuid):
+        try:
+            return _flow(await get_manager().reception.still_held(call_uuid, round_))
+        except Exception:
+            # Without an NCCO in reply the flow goes on to its own apology.
+            logger.exception("a held call could not be told what comes next")
+            return HttpResponse(status=204)
 
 
 def _figures(params: Params) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _ours = {
     "VONAGE_APPLICATION_ID": "aaaaaaaa-bbbb-4ccc-8ddd-0123456789ab",
     "VONAGE_SIGNATURE_SECRET": "tests-only-signature-secret-of-decent-length",
     "VONAGE_PRIVATE_KEY": "",
+    "VONAGE_CONNECTS_PER_SECOND": "0",
     "PUBLIC_URL": "http://127.0.0.1:5004",
     "MEDIA_URL": "",
     "DATABASE_URL": "sqlite:///:memory:",

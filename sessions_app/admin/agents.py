@@ -45,7 +45,7 @@ class AgentAdmin(OwnedAdmin):
         (
             "When it cannot serve a call",
             {
-                "fields": ["apology", "fallback_number"],
+                "fields": ["when_busy", "apology", "fallback_number"],
                 "description": "A caller is never left in silence: they hear the apology, then "
                 "the person's phone rings if there is one.",
             },

@@ -24,7 +24,7 @@ class LiveFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() == "yes":
-            return queryset.exclude(state=CallState.ENDED)
+            return queryset.exclude(state__in=(CallState.HELD, CallState.ENDED))
         if self.value() == "no":
             return queryset.filter(state=CallState.ENDED)
         return queryset

@@ -20,7 +20,7 @@ from sessions_app.admin import call_page, call_the_agent
 from sessions_app.admin.call_filters import LiveFilter
 from sessions_app.admin.words import clock, shown_caller, state_badge
 from sessions_app.live.commands import ask
-from sessions_app.models import CallRecord, CallState, CommandKind
+from sessions_app.models import CallRecord, CommandKind
 from sessions_app.models.agents import is_superuser
 
 _TEMPLATES = "admin/sessions_app/callrecord"
@@ -122,7 +122,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def hang_up_selected(
         self, request: HttpRequest, queryset: QuerySet[Any]
     ) -> HttpResponse | None:
-        live = list(queryset.exclude(state=CallState.ENDED))
+        live = [call for call in queryset if call.is_live]
         if not live:
             self.message_user(request, "None of the selected calls is live.", messages.WARNING)
             return None

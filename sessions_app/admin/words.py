@@ -15,6 +15,7 @@ from sessions_app.models import CallState
 
 #: Never colour alone: each state has its word, its sign and its colour (a class of admin.css).
 STATE_SIGNS = {
+    CallState.HELD: "…",
     CallState.RINGING: "◌",
     CallState.ANSWERED: "◔",
     CallState.LIVE: "●",

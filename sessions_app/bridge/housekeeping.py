@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
-from sessions_app import rows, tasks
+from sessions_app import admission, rows, tasks
 from sessions_app.core.events import CallerGone, EndReason, EndRequested
 from sessions_app.models import CallCommand, CommandKind, CommandState, Node
 
@@ -74,6 +74,8 @@ class _Keeper:
         if now - self._heard_s < conf.lost_s:
             for uuid in rows.reap(conf.lost_s):
                 logger.warning("[%s] the call's process was lost; its row is closed", uuid)
+            for uuid in admission.close_lost_holds():
+                logger.info("[%s] asked no more while on hold; its row is closed", uuid)
         self._heard_s = now
         if now - self._swept_s >= SWEEP_EVERY_S:
             self._swept_s = now

@@ -11,19 +11,23 @@ import asyncio
 import contextvars
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from django.utils import timezone
 
 from sessions_app import conf as conf_module
 from sessions_app.bridge import housekeeping, preparing
+from sessions_app.bridge.keyed_locks import KeyedLocks
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
+from sessions_app.bridge.provider_watch import ProviderWatch
 from sessions_app.bridge.reception import Reception
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
-from sessions_app.bridge.words import apology
+from sessions_app.bridge.words import SLOWEST_VOICE, apology
 from sessions_app.conf import Conf
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason, EndRequested
@@ -49,8 +53,7 @@ class SessionManager:
         #: This process is about to stop; and an operator asked it to take no new calls.
         self.stopping = False
         self.drain_asked = False
-        #: What was wrong with the last connection to the model's service; empty: nothing.
-        self.provider_trouble = ""
+        self.provider_watch = ProviderWatch()
         self.mirror = Mirror(conf.node)
         #: Audio that exists before a call needs it.
         self.shelf = Shelf(conf.prepared_dir)
@@ -62,7 +65,9 @@ class SessionManager:
         self._reserved = 0
         #: Calls whose slot is held while one session takes the place of another.
         self._replacing: set[str] = set()
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        locks = KeyedLocks()
+        #: One at a time for each call: answers, sockets and endings of the same uuid queue up.
+        self.alone = locks.hold
         self._tasks: asyncio.TaskGroup | None = None
         self._root: asyncio.Task[None] | None = None
         self._ready: asyncio.Event = asyncio.Event()
@@ -106,6 +111,10 @@ class SessionManager:
                     self._tasks.create_task(housekeeping.obey(self), name="commands"),
                     self._tasks.create_task(preparing.keep(self), name="prepared audio"),
                 ]
+                look = self._suppliers.provider("look", "", AgentProfile(), "")
+                keepers.append(
+                    self._tasks.create_task(self.provider_watch.run(look), name="provider watch")
+                )
                 self._ready.set()
                 await self._stop.wait()
                 await self._close_all(EndReason.SHUTDOWN)
@@ -164,31 +173,26 @@ class SessionManager:
         taken = self._sessions.keys() | self._replacing
         return len(taken) + self._reserved >= self.capacity
 
+    def _closed(self) -> str:
+        """Why no call can be taken in now; empty: one can."""
+        if self.draining:
+            return "draining"
+        if self.provider_watch.down:
+            return "the model's service is down"
+        return "every slot is taken" if self.full else ""
+
     @contextmanager
     def slot(self) -> Iterator[None]:
         """A slot while a call is being prepared; its session takes it over. Raises if none is
         free, so that a burst of answers in one instant cannot overrun the capacity.
         """
-        if self.draining or self.full:
-            raise CapacityReached("draining" if self.draining else "every slot is taken")
+        if why := self._closed():
+            raise CapacityReached(why)
         self._reserved += 1
         try:
             yield
         finally:
             self._reserved -= 1
-
-    @asynccontextmanager
-    async def alone(self, call_uuid: str) -> AsyncIterator[None]:
-        """One at a time for each call: answers, sockets and endings of the same uuid queue up."""
-        lock, users = self._locks.get(call_uuid, (asyncio.Lock(), 0))
-        self._locks[call_uuid] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(call_uuid)
-            if users > 1:
-                self._locks[call_uuid] = (lock, users - 1)
 
     # ------------------------------------------------------------------ sessions
 
@@ -216,7 +220,11 @@ class SessionManager:
         user_id: int | None,
         plan: CallPlan | None,
     ) -> CallSession:
-        """The same, for who is `alone` with the call already."""
+        """The same, for who is `alone` with the call already. Raises CapacityReached if this
+        process has begun to close its calls, for nobody would close this one.
+        """
+        if self._stop.is_set():
+            raise CapacityReached("shutting down")
         former = self._sessions.get(call_uuid)
         if former is not None:
             with call_context(call_uuid):
@@ -242,9 +250,12 @@ class SessionManager:
         self, call_uuid: str, caller: str, called: str, user_id: int | None, plan: CallPlan
     ) -> CallSession:
         rate_hz = self.conf.media.rate_hz
+        # The phone's socket comes when the words before it have been spoken.
+        spoken_s = plan.connect_delay_ms / 1000 * SLOWEST_VOICE
+        limits = self.conf.limits
         setup = CallSetup(
             agent=plan.agent,
-            limits=self.conf.limits,
+            limits=replace(limits, unclaimed_s=limits.unclaimed_s + spoken_s),
             phone_rate_hz=rate_hz,
             frame_bytes=frame_bytes(rate_hz),
             provider=self.suppliers.provider(call_uuid, caller, plan.agent, plan.fault),
@@ -254,14 +265,21 @@ class SessionManager:
                 call_uuid, plan.region_url, plan.fault, apology(plan.agent, called)
             ),
             mirror=self.mirror.open(call_uuid, plan.base),
-            provider_fares=self._provider_fares,
+            provider_fares=partial(self._provider_fares, call_uuid, plan.fault),
             removed=self._removed,
             clips=plan.clips,
         )
         return CallSession(call_uuid, caller, called, user_id, setup=setup)
 
-    def _provider_fares(self, trouble: str) -> None:
-        self.provider_trouble = trouble
+    @property
+    def provider_trouble(self) -> str:
+        """What was wrong with the last connection to the model's service; empty: nothing."""
+        return self.provider_watch.trouble
+
+    def _provider_fares(self, call_uuid: str, fault: str, trouble: str) -> None:
+        # A fault that somebody wished for of the sandbox says nothing about the service.
+        if not (trouble and fault and self.conf.provider.sandbox):
+            self.provider_watch.fares(call_uuid, trouble)
 
     def _removed(self, session: CallSession) -> None:
         logger.info("Closing and removing session from SessionManager")
@@ -297,6 +315,11 @@ class SessionManager:
 
     def plan_of(self, call_uuid: str) -> CallPlan:
         return self._plans[call_uuid]
+
+    def delay_connect(self, call_uuid: str, delay_ms: int) -> None:
+        """The next connect of a live call has a place of its own."""
+        if (plan := self._plans.get(call_uuid)) is not None:
+            self._plans[call_uuid] = replace(plan, connect_delay_ms=delay_ms)
 
     def get_active_session_count(self) -> int:
         return len(self._sessions)

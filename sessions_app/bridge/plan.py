@@ -12,7 +12,20 @@ from sessions_app.core.phrases import Clips
 
 
 class CapacityReached(Exception):
-    """Every slot of this process is taken, or it takes no new calls."""
+    """No call can be taken in now: no slot, no place for its connect, no model, or a drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    """What the answer webhook tells."""
+
+    uuid: str
+    caller: str
+    called: str
+    conversation_uuid: str = ""
+    region_url: str = ""
+    agent_name: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +35,8 @@ class Ended:
     reason: EndReason
     agent: AgentProfile | None
     called: str
+    #: Of a call that was refused: when its person is rung; 0: nobody is.
+    person_delay_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +50,5 @@ class CallPlan:
     fault: str = ""
     #: What the call can say without any supplier.
     clips: Clips = field(default_factory=Clips)
+    #: How long the caller is spoken to before the media connects.
+    connect_delay_ms: int = 0

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from django.core import signing
 
-#: From the answer to the socket; Vonage connects as soon as it has read the NCCO.
-LIFETIME_S = 60
+#: From the answer to the socket; Vonage connects as soon as it has spoken the words before it, at
+#: most `core.pacing.LONGEST_DELAY_MS` by a fast voice, twice as long by a slow one.
+LIFETIME_S = 90
 #: Clocks of two machines may differ by so much.
 SKEW_S = 30
 _SIGNER = signing.Signer(salt="media-ticket")

@@ -1,9 +1,13 @@
-"""What callers hear from the carrier when no agent can speak to them (any more)."""
+"""What callers hear from the carrier when no agent can speak to them (yet, or any more)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
 from sessions_app.bridge.plan import Ended
-from sessions_app.core.agent import AgentProfile
+from sessions_app.core.agent import AgentProfile, WhenBusy
 from sessions_app.core.events import EndReason
 from sessions_app.telephony.vonage import ncco
 
@@ -18,6 +22,75 @@ _GOOD_ENDS = frozenset(
     }
 )
 
+#: A voice in a hurry: none of the carrier's reads faster, most read about two thirds of it.
+_FASTEST_CHARS_PER_S = 20
+#: How much longer than by the fastest voice a text may take by the slowest one.
+SLOWEST_VOICE = 2.0
+
+_LEAD_IN = (
+    "One moment, please.",
+    "Thank you for calling.",
+    "I am putting you through now.",
+    "A lot of people are ringing us in this very moment, so this takes a few seconds longer.",
+    "Please stay on the line.",
+    "You do not need to press anything.",
+    "It is your turn in just a moment.",
+)
+#: Each takes eight seconds or more, so that a held call asks no more often.
+_ON_HOLD = (
+    "Thank you for calling. All of our lines are busy at the moment. Please stay on the line, and "
+    "we will answer your call as soon as one of them is free.",
+    "You are still on hold, and your call has not been forgotten. As soon as a line is free, we "
+    "will be with you. There is nothing that you need to do meanwhile.",
+    "Thank you for your patience. All of our lines are still busy, but other calls are coming to "
+    "their end all the time. Please stay on the line a little longer.",
+)
+#: So many sentences are about two minutes.
+HOLD_ROUNDS = 14
+
+
+def spoken_ms(text: str) -> int:
+    """How long a text takes at least."""
+    return len(text) * 1000 // _FASTEST_CHARS_PER_S
+
+
+def lead_in(delay_ms: int) -> str:
+    """Sentences that take at least so long; empty for no delay."""
+    text = ""
+    sentences = cycle(_LEAD_IN)
+    while spoken_ms(text) < delay_ms:
+        text = f"{text} {next(sentences)}".strip()
+    return text
+
+
+def _english(language: str) -> str:
+    """Our own sentences are English, whatever the agent speaks."""
+    return language if language.lower().startswith("en") else ncco.DEFAULT_LANGUAGE
+
+
+def connect_media(
+    agent: AgentProfile,
+    *,
+    uri: str,
+    rate_hz: int,
+    event_url: str,
+    headers: Mapping[str, str],
+    caller_id: str,
+    limit_s: int,
+    delay_ms: int,
+) -> ncco.Ncco:
+    """The caller is connected to our socket, and spoken to until then."""
+    connect = ncco.connect_media(
+        uri=uri,
+        rate_hz=rate_hz,
+        event_url=event_url,
+        headers=headers,
+        caller_id=caller_id,
+        limit_s=limit_s,
+    )
+    words = lead_in(delay_ms)
+    return [*(ncco.say(words, _english(agent.language)) if words else []), *connect]
+
 
 def apology(agent: AgentProfile | None, called: str = "") -> ncco.Ncco:
     """Words for a caller who cannot be served, and the agent's person if it has one."""
@@ -26,8 +99,60 @@ def apology(agent: AgentProfile | None, called: str = "") -> ncco.Ncco:
     return ncco.apology(agent.apology, agent.language, agent.fallback_number or None, called)
 
 
-def last_words(ended: Ended) -> ncco.Ncco:
-    """For a caller whose call here is over, while his leg is still up."""
+def last_words(ended: Ended) -> ncco.Ncco | None:
+    """For a caller whose call here is over, while his leg is still up; None: he is elsewhere."""
+    if ended.reason is EndReason.TRANSFERRED:
+        return None
+    if ended.reason is EndReason.REFUSED:
+        return refusal(ended)
     if ended.reason in _GOOD_ENDS and ended.agent is not None:
         return ncco.goodbye(ncco.GOODBYE, ended.agent.language)
     return apology(ended.agent, ended.called)
+
+
+def answer_after(ended: Ended) -> ncco.Ncco:
+    """The answer webhook again, after the end: a refusal in the same words, else an apology."""
+    if ended.reason is EndReason.REFUSED:
+        return refusal(ended)
+    return apology(ended.agent, ended.called)
+
+
+def person_lead_ms(agent: AgentProfile | None) -> int:
+    """How long a caller who is refused is spoken to before the agent's person is rung; 0: there is
+    no person.
+    """
+    return spoken_ms(_to_person(agent)) if agent and ncco.e164(agent.fallback_number) else 0
+
+
+def refusal(ended: Ended) -> ncco.Ncco:
+    """For a caller who was not taken in: words, and the agent's person, once his time has come."""
+    agent = ended.agent
+    if agent is None:
+        return apology(None)
+    if not ended.person_delay_ms or not ncco.e164(agent.fallback_number):
+        return ncco.apology(agent.apology, agent.language, None, None)
+    words = _to_person(agent)
+    more = lead_in(ended.person_delay_ms - spoken_ms(words))
+    return ncco.apology(
+        f"{words} {more}".strip(), agent.language, agent.fallback_number, ended.called
+    )
+
+
+def _to_person(agent: AgentProfile) -> str:
+    own = "" if agent.when_busy is WhenBusy.PERSON else agent.apology.strip()
+    return own or ncco.APOLOGY_WITH_PERSON
+
+
+def on_hold(
+    agent: AgentProfile, called: str, round_: int, *, event_url: str, payload: Mapping[str, Any]
+) -> ncco.Ncco:
+    """A sentence, then the question whether there is room now, whose reply goes on from there.
+
+    Should nobody reply, the flow goes on by itself: the apology stands behind the question.
+    """
+    sentence = _ON_HOLD[(round_ - 1) % len(_ON_HOLD)]
+    return [
+        *ncco.say(sentence, _english(agent.language)),
+        ncco.notify(event_url, payload),
+        *apology(agent, called),
+    ]

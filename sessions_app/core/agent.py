@@ -16,6 +16,17 @@ class TurnDetection(StrEnum):
     SEMANTIC_VAD = "semantic_vad"
 
 
+class WhenBusy(StrEnum):
+    """What a caller gets whom the agent cannot serve now."""
+
+    #: Words, then the agent's person if it has one.
+    APOLOGISE = "apologise"
+    #: The agent's person, after a short sentence.
+    PERSON = "person"
+    #: Words until there is room, for a while; then as `APOLOGISE`.
+    HOLD = "hold"
+
+
 @dataclass(frozen=True, slots=True)
 class AgentProfile:
     """An agent's settings at the moment a call was answered. `model` empty: the site's default."""
@@ -36,3 +47,4 @@ class AgentProfile:
     nudges_max: int = 2
     apology: str = ""
     fallback_number: str = ""
+    when_busy: WhenBusy = WhenBusy.APOLOGISE

@@ -195,8 +195,9 @@ class Call:
                 reason = ev.EndReason.CALLER_HUNG_UP if event.clean else ev.EndReason.MEDIA_LOST
                 if self._opened_s is None:
                     reason = ev.EndReason.MEDIA_NEVER_OPENED
-                if self.goodbye.ending is not None:
-                    reason = self.goodbye.ending.reason
+                if (ending := self.goodbye.ending) is not None:
+                    # Taking the caller's leg away closes our socket, maybe before we are told.
+                    reason = ev.EndReason.TRANSFERRED if ending.transfer else ending.reason
                 self._end(reason, now, out, hang_up=False)
             case ev.CallerGone():
                 self._end(ev.EndReason.CALLER_HUNG_UP, now, out, hang_up=False)

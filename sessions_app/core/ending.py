@@ -26,6 +26,8 @@ class Ending:
     hang_up: bool = True
     #: The goodbye has been asked for or was already said; from here on there is no way back.
     said: bool = False
+    #: The carrier is taking the caller over.
+    transfer: bool = False
 
 
 class Goodbye:
@@ -100,7 +102,7 @@ class Goodbye:
     def wait_for_transfer(self, reason: EndReason, now: float) -> None:
         """The carrier has been asked to take the caller over, and says soon whether it did."""
         self._responses.forget()
-        self.ending = Ending(reason, now + TRANSFER_S, hang_up=False)
+        self.ending = Ending(reason, now + TRANSFER_S, hang_up=False, transfer=True)
 
     def due(self, now: float) -> Ending | None:
         """The ending, if its time has come."""

@@ -1,4 +1,5 @@
-"""Rows: who answers (`agents`), what happened in calls (`calls`), and the processes (`nodes`)."""
+"""Rows: who answers (`agents`), what happened in calls (`calls`), the processes (`nodes`),
+and when they connect calls (`pacing`)."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from sessions_app.models.calls import (
     TranscriptTurn,
 )
 from sessions_app.models.nodes import Node
+from sessions_app.models.pacing import ConnectPace
 
 __all__ = [
     "Agent",
@@ -23,6 +25,7 @@ __all__ = [
     "CallState",
     "CommandKind",
     "CommandState",
+    "ConnectPace",
     "Node",
     "PhoneNumber",
     "SummaryState",

@@ -14,7 +14,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from simple_history.models import HistoricalRecords
 
-from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind
+from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind, WhenBusy
 from sessions_app.providers.registry import OPENAI_VOICES, SPEECHMATICS_VOICES
 
 User = AbstractBaseUser | AnonymousUser
@@ -151,6 +151,17 @@ class Agent(models.Model):
         blank=True,
         help_text="A phone number that takes calls the agent cannot serve.",
     )
+    when_busy = models.CharField(
+        "when every line is busy",
+        max_length=10,
+        choices=[
+            (WhenBusy.APOLOGISE.value, "Apologise, then the person if there is one"),
+            (WhenBusy.PERSON.value, "Put through to the person"),
+            (WhenBusy.HOLD.value, "Hold for about two minutes, then apologise"),
+        ],
+        default=WhenBusy.APOLOGISE.value,
+        help_text="What callers get while there is no room for them, or the model is away.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -187,6 +198,10 @@ class Agent(models.Model):
                 self.fallback_number = normalised_number(self.fallback_number)
             except ValidationError as mistake:
                 raise ValidationError({"fallback_number": mistake}) from None
+        if self.when_busy == WhenBusy.PERSON and not self.fallback_number:
+            raise ValidationError(
+                {"when_busy": "To put callers through, give the person to fall back to."}
+            )
         if self.voice_kind is VoiceKind.SPEECHMATICS and not self.language.startswith("en"):
             raise ValidationError(
                 {"voice": f"Speechmatics voices speak English only, not {self.language!r}."}
@@ -211,6 +226,7 @@ class Agent(models.Model):
             nudges_max=self.nudges_max,
             apology=self.apology,
             fallback_number=self.fallback_number,
+            when_busy=WhenBusy(self.when_busy),
         )
 
 

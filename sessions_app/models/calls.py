@@ -16,6 +16,8 @@ from sessions_app.models.agents import Agent, User, is_superuser
 class CallState(models.IntegerChoices):
     """Only ever moves to a larger number."""
 
+    #: Waits for room, spoken to by the carrier; no process serves it, and it has no slot.
+    HELD = 5, "on hold"
     RINGING = 10, "ringing"
     ANSWERED = 20, "answered"
     LIVE = 30, "live"
@@ -41,7 +43,11 @@ class CallQuerySet(models.QuerySet[Any]):
 
     def live(self) -> CallQuerySet:
         """From the answer that reserved a slot until the end."""
-        return self.exclude(state=CallState.ENDED)
+        return self.exclude(state__in=(CallState.HELD, CallState.ENDED))
+
+    def held(self) -> CallQuerySet:
+        """Those who wait for a slot."""
+        return self.filter(state=CallState.HELD)
 
     def silent_for(self, lost_s: float) -> CallQuerySet:
         """Calls whose process has not been heard for so long, by the database's clock."""
@@ -93,6 +99,15 @@ class CallRecord(models.Model):
     )
     ticket_claimed = models.PositiveIntegerField(
         default=0, help_text="The newest media ticket whose socket has opened."
+    )
+
+    connect_delay_ms = models.PositiveIntegerField(
+        default=0,
+        help_text="How long the caller was to be spoken to before the connect (of the media, or of "
+        "the person who took the call).",
+    )
+    hold_round = models.PositiveSmallIntegerField(
+        default=0, help_text="How many times the caller was asked to hold."
     )
 
     usage = models.JSONField(default=dict, blank=True, help_text="The provider's own units.")
@@ -148,7 +163,11 @@ class CallRecord(models.Model):
 
     @property
     def is_live(self) -> bool:
-        return self.state != CallState.ENDED
+        return self.state not in (CallState.HELD, CallState.ENDED)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state == CallState.ENDED
 
     @property
     def duration_s(self) -> int | None:

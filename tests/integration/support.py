@@ -223,6 +223,19 @@ async def hang_up(s: Stage, *call_uuids: str) -> None:
         await tell(s, call_uuid, "completed")
 
 
+async def model_is_up(s: Stage, timeout_s: float = 30.0) -> None:
+    """Five calls in a row that could not reach the model mean that it is down, and until a look has
+    found it back no call is taken in: for tests that come after such calls.
+    """
+
+    def probe() -> bool:
+        said = ("is down, callers are led elsewhere", "is back, calls are taken again")
+        told = [line.text for line in s.server.log if any(text in line.text for text in said)]
+        return not told or said[1] in told[-1]
+
+    await eventually("the model's service to be back", probe, timeout_s)
+
+
 def connects(delivery: Delivery) -> Ncco:
     """The NCCO of a reply that leads to the media socket, read strictly."""
     ncco = flow(delivery)

@@ -32,6 +32,7 @@ from tests.integration.conversation import (
     turns,
     usage,
 )
+from tests.integration.support import model_is_up
 
 GREETING = "Good day."
 SHORT = Reply(text="Yes, of course.", audio_ms=600)
@@ -41,6 +42,12 @@ SHORT = Reply(text="Yes, of course.", audio_ms=600)
 def house() -> Iterator[House]:
     with calling(greeting=GREETING) as house:
         yield house
+
+
+@pytest.fixture(autouse=True)
+def _the_model_is_up(house: House) -> None:
+    """A test whose calls cannot reach the model is nothing to the next one."""
+    house.run(model_is_up(house.stage))
 
 
 async def apologised(house: House, phone: PhoneCall, timeout_s: float = 5.0) -> None:

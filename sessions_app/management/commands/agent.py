@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError, transaction
 from simple_history.utils import update_change_reason
 
-from sessions_app.core.agent import TurnDetection
+from sessions_app.core.agent import TurnDetection, WhenBusy
 from sessions_app.management.commands._lookup import said, user_named
 from sessions_app.models import Agent
 from sessions_app.models.agents import VOICES
@@ -59,6 +59,14 @@ OPTIONS: Final = (
     Option("--model", "model", str, "MODEL", "The speech model; '': the installation's."),
     Option("--fallback-number", "fallback_number", str, "NUMBER", "A person; '': nobody."),
     Option("--apology", "apology", str, "TEXT", "Said when the agent cannot serve a call."),
+    Option(
+        "--when-busy",
+        "when_busy",
+        str,
+        "WHAT",
+        f"What callers get while there is no room: {', '.join(WhenBusy)}.",
+        choices=tuple(WhenBusy),
+    ),
     Option(
         "--turn-detection",
         "turn_detection",

@@ -89,6 +89,23 @@ def apology(text: str, language: str, person: str | None, person_caller_id: str 
     return [talk, connect | _from(person_caller_id)]
 
 
+def say(text: str, language: str) -> Ncco:
+    """Say `text`, which must not be empty, and go on."""
+    return [_talk(text, language)]
+
+
+def notify(event_url: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask `event_url` what comes next: an NCCO in its reply takes the place of this one, without
+    any the flow goes on.
+    """
+    return {
+        "action": "notify",
+        "payload": dict(payload),
+        "eventUrl": [_url(event_url, schemes=("https", "http"))],
+        "eventMethod": "POST",
+    }
+
+
 def goodbye(text: str, language: str) -> Ncco:
     """Say `text` and let the flow run out, which ends the call: NCCOs have no hang-up action."""
     return [_talk(text.strip() or GOODBYE, language)]

@@ -26,6 +26,7 @@ AGENT_FORM = {
     "max_call_s": "0",
     "nudge_after_s": "10",
     "nudges_max": "2",
+    "when_busy": "apologise",
     "apology": "",
     "fallback_number": "",
 }

@@ -13,11 +13,10 @@ import pytest
 from django.db import OperationalError
 
 from sessions_app import conf, mirror
-from sessions_app.bridge import housekeeping, preparing, reception
+from sessions_app.bridge import directory, housekeeping, preparing
 from sessions_app.bridge import manager as manager_module
 from sessions_app.bridge.manager import SessionManager
-from sessions_app.bridge.plan import CallPlan, CapacityReached
-from sessions_app.bridge.reception import IncomingCall
+from sessions_app.bridge.plan import CallPlan, CapacityReached, IncomingCall
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import TicketRefused
 from sessions_app.core import events as ev
@@ -96,15 +95,15 @@ class House:
 
         async def found(
             _: object, call: IncomingCall, issued_s: int, *, live: bool
-        ) -> reception._Found:
+        ) -> directory.Found:
             await asyncio.sleep(0.01)
-            return reception._Found(None, AgentProfile(), base={})
+            return directory.Found(None, AgentProfile(), base={})
 
         monkeypatch.setattr(manager_module, "open_suppliers", open_suppliers)
         for name in ("keep", "obey", "sign_off"):
             monkeypatch.setattr(housekeeping, name, nothing)
         monkeypatch.setattr(preparing, "keep", nothing)
-        monkeypatch.setattr(reception.Reception, "_find", found)
+        monkeypatch.setattr(directory.Directory, "find", found)
         monkeypatch.setattr(mirror, "_write", lambda changes, node: (len(changes), ""))
         monkeypatch.setattr(mirror.Mirror, "query", away)
         self.manager = SessionManager(replace(conf.load(), max_calls=capacity))
