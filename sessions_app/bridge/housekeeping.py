@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
-from sessions_app import rows, tasks
+from sessions_app import lost, rows, tasks
 from sessions_app.core.events import CallerGone, EndReason, EndRequested
+from sessions_app.core.ghosts import Ghost
 from sessions_app.models import CallCommand, CommandKind, CommandState, Node
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class _Keeper:
         self._told_away = False
         self._told_alone = False
         self._moved: list[str] = []
+        self._reopened: list[str] = []
+        self._lost: list[lost.LostCall] = []
         self._default: rows.Route | None = None
         self._drain = False
         self._drain_s = 0.0
@@ -67,13 +70,13 @@ class _Keeper:
             rows.end_former_life(conf.node, self._began)
             self._first = False
         uuids = self._manager.get_all_session_uuids()
+        self._reopened += lost.reopen(conf.node, uuids)
         rows.heartbeat(conf.node, uuids)
         self._tell_node()
         self._moved = rows.moved_away(conf.node, uuids)
         # After a time without the database, the others get to say first that they live.
         if now - self._heard_s < conf.lost_s:
-            for uuid in rows.reap(conf.lost_s):
-                logger.warning("[%s] the call's process was lost; its row is closed", uuid)
+            self._lost += lost.reap(conf.lost_s)
         self._heard_s = now
         if now - self._swept_s >= SWEEP_EVERY_S:
             self._swept_s = now
@@ -101,8 +104,9 @@ class _Keeper:
         )
         node.refresh_from_db()
         self._drain = node.drain_requested_at is not None
-        others = Node.objects.alive(conf.lost_s).exclude(name=conf.node)
-        if conf.channel_layer == "memory" and not self._told_alone and others.exists():
+        others = Node.objects.alive(conf.lost_s).exclude(name=conf.node).count()
+        self._manager.reconciler.fleet_size = 1 + others
+        if conf.channel_layer == "memory" and not self._told_alone and others:
             self._told_alone = True
             logger.warning(
                 "another server process is alive and REDIS_URL is empty: pages will not see what "
@@ -115,10 +119,7 @@ class _Keeper:
         if self._default is not None:
             self._manager.reception.remember_default(self._default)
             self._default = None
-        moved, self._moved = self._moved, []
-        for uuid in moved:
-            if session := self._manager.get(uuid):
-                session.handle(EndRequested(EndReason.REPLACED, hang_up=False))
+        self._settle_ghosts()
         manager = self._manager
         if self._drain != manager.drain_asked:
             manager.drain_asked = self._drain
@@ -127,6 +128,21 @@ class _Keeper:
         waited_s = time.monotonic() - self._drain_s
         if self._drain and waited_s >= manager.conf.drain_s and manager.get_active_session_count():
             manager.spawn(self._cut_off(), "cut off")
+
+    def _settle_ghosts(self) -> None:
+        manager, reconciler = self._manager, self._manager.reconciler
+        for call in self._lost:
+            reconciler.closed_as_lost(call)
+        for uuid in self._reopened:
+            what = "the row was closed as lost while the call goes on here; it is open again"
+            reconciler.found(Ghost.ROW_CLOSED_TOO_EARLY, uuid, what)
+        for uuid in self._moved:
+            session = manager.get(uuid)
+            if session is not None and not session.over:
+                what = "another process serves the call now; the session here is closed"
+                reconciler.found(Ghost.TWO_OWNERS, uuid, what)
+                session.handle(EndRequested(EndReason.REPLACED, hang_up=False))
+        self._lost, self._reopened, self._moved = [], [], []
 
     async def _cut_off(self) -> None:
         cut = await self._manager.cut_off()

@@ -21,12 +21,15 @@ from sessions_app import conf as conf_module
 from sessions_app.bridge import housekeeping
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.reception import Reception
+from sessions_app.bridge.reconciler import Reconciler
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
 from sessions_app.conf import Conf
 from sessions_app.core.events import EndReason, EndRequested
 from sessions_app.logcontext import call_context
+from sessions_app.loopwatch import LoopWatch
 from sessions_app.mirror import Mirror
+from sessions_app.process import Descriptors
 from sessions_app.telephony.vonage.wire import frame_bytes
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,9 @@ class SessionManager:
         self.provider_trouble = ""
         self.mirror = Mirror(conf.node)
         self.reception = Reception(self)
+        self.reconciler = Reconciler(self)
+        self.loop_watch = LoopWatch()
+        self.descriptors = Descriptors()
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._suppliers: Suppliers | None = None
         self._sessions: dict[str, CallSession] = {}
@@ -94,11 +100,13 @@ class SessionManager:
             self._suppliers = await stack.enter_async_context(open_suppliers(self.conf))
             stack.push_async_callback(self.mirror.aclose)
             self.mirror.open_threads()
+            stack.enter_context(self.loop_watch)
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self.mirror.run(), name="mirror")
                 keepers = [
                     self._tasks.create_task(housekeeping.keep(self), name="housekeeping"),
                     self._tasks.create_task(housekeeping.obey(self), name="commands"),
+                    self._tasks.create_task(self.reconciler.run(), name="reconciliation"),
                 ]
                 self._ready.set()
                 await self._stop.wait()
@@ -158,6 +166,12 @@ class SessionManager:
         taken = self._sessions.keys() | self._replacing
         return len(taken) + self._reserved >= self.capacity
 
+    @property
+    def short_of_descriptors(self) -> bool:
+        """One more call would take what webhooks and the database need."""
+        beginning = sum(not session.media_opened for session in self._sessions.values())
+        return not self.descriptors.enough(beginning + self._reserved)
+
     @contextmanager
     def slot(self) -> Iterator[None]:
         """A slot while a call is being prepared; its session takes it over. Raises if none is
@@ -165,6 +179,8 @@ class SessionManager:
         """
         if self.draining or self.full:
             raise CapacityReached("draining" if self.draining else "every slot is taken")
+        if self.short_of_descriptors:
+            raise CapacityReached("few descriptors are left")
         self._reserved += 1
         try:
             yield

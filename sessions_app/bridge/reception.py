@@ -18,6 +18,7 @@ from django.db import (
     transaction,
 )
 from django.db.models import CharField
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from sessions_app import rows
@@ -27,6 +28,7 @@ from sessions_app.bridge.tickets import Ticket, TicketRefused
 from sessions_app.bridge.words import apology, last_words
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import CallerGone, EndReason, MediaClosed
+from sessions_app.lost import LED_TO_WORDS
 from sessions_app.models import CallRecord, CallState, Node
 from sessions_app.telephony.vonage import ncco
 
@@ -249,7 +251,8 @@ class Reception:
             "called": _fits("called", call.called),
             "state": CallState.RINGING,
             "ringing_at": now,
-            "heartbeat_at": now,
+            # The database's clock judges it, whatever this machine's says.
+            "heartbeat_at": Now(),
             "ticket_issued_s": issued_s,
             "ticket_generation": 1,
         }
@@ -373,6 +376,12 @@ class Reception:
             record = None
         if record is None:
             return apology(None)
+        # Should its process have been lost: the caller is in good hands, nobody needs to look.
+        self._manager.mirror.report(
+            rows.CarrierReport(
+                record.uuid, timezone.now(), LED_TO_WORDS, {}, ended=False, elsewhere=False
+            )
+        )
         agent = record.agent.profile() if record.agent else AgentProfile()
         if record.end_reason:
             return last_words(Ended(EndReason(record.end_reason), agent, record.called))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -20,8 +21,10 @@ from sessions_app.providers.registry import needs_external_voice
 from sessions_app.providers.speechmatics.tts import SpeechmaticsConf, SpeechmaticsVoice
 from sessions_app.providers.tls import tls_context
 from sessions_app.sandbox.server import Sandbox
+from sessions_app.telephony.vonage import ncco
 from sessions_app.telephony.vonage.client import (
     DEFAULT_API_URL,
+    CallInfo,
     VonageCalls,
     load_private_key,
 )
@@ -33,10 +36,18 @@ class Suppliers:
     """Factories for one process; nothing of a call is kept here."""
 
     def __init__(
-        self, provider: ProviderConf, vonage: VonageCalls, sandbox_control_url: str = ""
+        self,
+        provider: ProviderConf,
+        vonage: VonageCalls,
+        enquiries: VonageCalls,
+        http: httpx.AsyncClient,
+        sandbox_control_url: str = "",
     ) -> None:
         self._conf = provider
         self._vonage = vonage
+        self._enquiries = enquiries
+        #: For questions to other processes of ours.
+        self.http = http
         #: Where simulated callers register their legs; empty without the sandbox.
         self.sandbox_control_url = sandbox_control_url
 
@@ -78,6 +89,14 @@ class Suppliers:
 
         return hang_up
 
+    async def leg(self, call_uuid: str, region_url: str) -> CallInfo | None:
+        """What the carrier knows of a caller's leg, asked once; None: nothing. VonageError."""
+        return await self._enquiries.get_call(call_uuid, region_url or None)
+
+    async def lead_to(self, call_uuid: str, flow: ncco.Ncco, region_url: str) -> None:
+        """Have a leg do something else. VonageError."""
+        await self._vonage.transfer(call_uuid, flow, region_url or None)
+
 
 def _made_up_key() -> str:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -111,13 +130,15 @@ async def open_suppliers(conf: Conf) -> AsyncIterator[Suppliers]:
         # A hang-up now and then is not worth an idle connection that outlives its call.
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(verify=tls_context(), trust_env=False, limits=limits) as http:
-            vonage = VonageCalls(
+            calls = partial(
+                VonageCalls,
                 http,
                 application_id=conf.vonage.application_id,
                 private_key=pem,
                 api_url=api_url,
             )
-            yield Suppliers(provider, vonage, control_url)
+            # Who only asks how a leg is doing asks again later by himself.
+            yield Suppliers(provider, calls(), calls(attempts=1), http, control_url)
     finally:
         if sandbox is not None:
             await asyncio.to_thread(sandbox.close)
