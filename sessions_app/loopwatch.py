@@ -184,19 +184,31 @@ def describe(frame: FrameType | None) -> str:
     """`file:line in function (called by a < b)`, innermost first, without reading any file."""
     if frame is None:
         return "an unknown place"
-    names: list[str] = []
-    code, line, outer = frame.f_code, frame.f_lineno, frame.f_back
-    while outer is not None and len(names) < CHAIN_MOST:
-        names.append(outer.f_code.co_qualname)
+    chain: list[str] = []
+    outer = frame.f_back
+    while outer is not None and len(chain) < CHAIN_MOST:
+        ours = _ours(outer.f_code.co_filename)
+        chain.append(_place(outer) if ours else outer.f_code.co_qualname)
         outer = outer.f_back
-    chain = f" (called by {' < '.join(names)})" if names else ""
-    return f"{_short(code.co_filename)}:{line} in {code.co_qualname}{chain}"
+    return _place(frame) + (f" (called by {' < '.join(chain)})" if chain else "")
+
+
+def _place(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{_short(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}"
+
+
+def _ours(filename: str) -> bool:
+    path = Path(filename)
+    return path.is_relative_to(_ROOT) and ".venv" not in path.relative_to(_ROOT).parts
 
 
 def _short(filename: str) -> str:
-    """The file from this project's root or from its package's."""
+    """The file from this project's root, or from where Python looks for packages."""
     path = Path(filename)
-    for root in (_ROOT, *(Path(each) for each in sys.path if each)):
-        if path.is_relative_to(root) and ".venv" not in path.relative_to(root).parts:
+    if _ours(filename):
+        return str(path.relative_to(_ROOT))
+    for root in map(Path, filter(None, sys.path)):
+        if root != _ROOT and path.is_relative_to(root):
             return str(path.relative_to(root))
     return path.name
