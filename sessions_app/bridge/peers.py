@@ -20,14 +20,14 @@ async def still_serves(
 
     False when it does not answer, or somebody else answers in its place.
     """
-    parts = urlsplit(media_url)
-    if parts.scheme not in _HTTP:
-        return False
     # The token is the fleet's own, and so is the address: the process itself wrote it on its row.
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    url = urlunsplit((_HTTP[parts.scheme], parts.netloc, "/api/health", "node=self", ""))
     try:
-        reply = await http.get(url, headers=headers, timeout=TIMEOUT_S, follow_redirects=False)
+        parts = urlsplit(media_url)
+        place = (_HTTP[parts.scheme], parts.netloc, "/api/health", "node=self", "")
+        reply = await http.get(
+            urlunsplit(place), headers=headers, timeout=TIMEOUT_S, follow_redirects=False
+        )
         report = reply.json()
         return report["node"] == node and call_uuid in report["sessions"]["uuids"]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as unheard:
