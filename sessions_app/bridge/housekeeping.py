@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -56,9 +57,10 @@ class _Keeper:
         self._swept_s = -math.inf
         self._told_away = False
         self._told_alone = False
-        self._moved: list[str] = []
-        self._reopened: list[str] = []
-        self._lost: list[lost.LostCall] = []
+        # Filled by a thread that may still be at it when its time is over.
+        self._moved: deque[str] = deque()
+        self._reopened: deque[str] = deque()
+        self._lost: deque[lost.LostCall] = deque()
         self._default: rows.Route | None = None
         self._drain = False
         self._drain_s = 0.0
@@ -70,13 +72,13 @@ class _Keeper:
             rows.end_former_life(conf.node, self._began)
             self._first = False
         uuids = self._manager.get_all_session_uuids()
-        self._reopened += lost.reopen(conf.node, uuids)
+        self._reopened.extend(lost.reopen(conf.node, uuids))
         rows.heartbeat(conf.node, uuids)
         self._tell_node()
-        self._moved = rows.moved_away(conf.node, uuids)
+        self._moved.extend(rows.moved_away(conf.node, uuids))
         # After a time without the database, the others get to say first that they live.
         if now - self._heard_s < conf.lost_s:
-            self._lost += lost.reap(conf.lost_s)
+            self._lost.extend(lost.reap(conf.lost_s))
         self._heard_s = now
         if now - self._swept_s >= SWEEP_EVERY_S:
             self._swept_s = now
@@ -131,18 +133,17 @@ class _Keeper:
 
     def _settle_ghosts(self) -> None:
         manager, reconciler = self._manager, self._manager.reconciler
-        for call in self._lost:
-            reconciler.closed_as_lost(call)
-        for uuid in self._reopened:
+        while self._lost:
+            reconciler.closed_as_lost(self._lost.popleft())
+        while self._reopened:
             what = "the row was closed as lost while the call goes on here; it is open again"
-            reconciler.found(Ghost.ROW_CLOSED_TOO_EARLY, uuid, what)
-        for uuid in self._moved:
-            session = manager.get(uuid)
+            reconciler.found(Ghost.ROW_CLOSED_TOO_EARLY, self._reopened.popleft(), what)
+        while self._moved:
+            session = manager.get(self._moved.popleft())
             if session is not None and not session.over:
                 what = "another process serves the call now; the session here is closed"
-                reconciler.found(Ghost.TWO_OWNERS, uuid, what)
+                reconciler.found(Ghost.TWO_OWNERS, session.call_uuid, what)
                 session.handle(EndRequested(EndReason.REPLACED, hang_up=False))
-        self._lost, self._reopened, self._moved = [], [], []
 
     async def _cut_off(self) -> None:
         cut = await self._manager.cut_off()

@@ -22,7 +22,6 @@ from tests.integration.support import (
     media_uri,
     new_uuid,
     shared_stage,
-    tell,
 )
 
 BEATS = {"HEARTBEAT_SECONDS": "0.5", "LOST_SECONDS": "3"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_calls_that_are_well_are_asked_about_slowly_one_at_a_time(house: Build) 
         await it.works(120)
         assert it.suppliers.at_once_most == 1
         times = [at_s for at_s, *_ in it.suppliers.asked]
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
         assert min(gaps) >= 0.75
         assert 20 <= len(times) <= 60, "each once a minute or so"
         assert it.ghosts == {}
@@ -327,7 +328,8 @@ def test_what_a_round_found_wrong_is_counted_and_a_call_that_moved_is_let_go(
             began=None, reconciler=it.it, get=it.sessions.get, node="here"
         )
         keeper = housekeeping._Keeper(manager)
-        keeper._moved, keeper._reopened = ["moved", "gone"], ["stays"]
+        keeper._moved.extend(["moved", "gone"])
+        keeper._reopened.append("stays")
         with log_lines() as lines:
             keeper._settle_ghosts()
             keeper._settle_ghosts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -46,12 +47,12 @@ def test_a_suspect_is_asked_about_again_soon_and_the_rest_slowly() -> None:
         if (uuid := inquiry.next(sessions, 1000 + second)) is not None:
             asked.append((second, uuid))
     of_suspect = [second for second, uuid in asked if uuid == "s"]
-    gaps = {b - a for a, b in zip(of_suspect, of_suspect[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(of_suspect)}
     assert gaps == {5}
     for n in range(3):
         times = [second for second, uuid in asked if uuid == f"t{n}"]
         assert len(times) == 4, "in their turn, once a minute"
-        assert all(b - a >= 60 for a, b in zip(times, times[1:], strict=False))
+        assert all(b - a >= 60 for a, b in pairwise(times))
 
 
 def test_with_many_calls_each_gets_its_turn() -> None:

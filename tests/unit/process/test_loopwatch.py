@@ -167,7 +167,7 @@ def test_a_pause_within_a_stall_hides_it_not(told: Told) -> None:
 
 
 def test_who_keeps_every_thread_from_running_is_told_too(told: Told) -> None:
-    """A call into C that holds the interpreter's lock: the thread slept long, the process worked."""
+    """A call into C that holds the interpreter's lock: the thread slept, the process worked."""
     clock = Time()
     watch = clock.watch()
     watch.tick()
