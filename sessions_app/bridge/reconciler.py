@@ -160,6 +160,7 @@ class Reconciler:
                 uuid,
                 f"the carrier says of the caller's leg: {said}; the session is closed",
             )
+            session.setup.mirror.note(Ghost.SESSION_WITHOUT_LEG, f"the carrier says: {said}")
             session.handle(CallerGone())
         elif verdict is Verdict.RESCUE_LEG:
             await self._rescue(self._lost[uuid])

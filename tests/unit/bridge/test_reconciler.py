@@ -36,6 +36,13 @@ class StubSession:
     media_age: float = 0.02
     over: bool = False
     events: list[ev.Event] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def setup(self) -> Any:
+        return SimpleNamespace(
+            mirror=SimpleNamespace(note=lambda kind, detail: self.notes.append((kind, detail)))
+        )
 
     def age_s(self) -> float:
         return self.age
@@ -172,6 +179,7 @@ def test_a_session_whose_caller_has_gone_is_closed_counted_and_told(
         with log_lines() as lines:
             await it.works(3)
         assert session.events == [ev.CallerGone()]
+        assert session.notes == [("session_without_leg", "the carrier says: completed")]
         assert it.ghosts == {"session_without_leg": 1}
         assert len(it.suppliers.asked) == 1
         assert it.suppliers.asked[0][1:] == ("u-1", "https://api-eu.vonage.com")
