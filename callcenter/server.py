@@ -23,6 +23,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
 from daphne.cli import CommandLineInterface
 from daphne.server import Server
 
+from sessions_app.process import raise_fd_limit
+
 logger = logging.getLogger("callcenter.server")
 
 EXIT_CUT_OFF = 3
@@ -133,6 +135,7 @@ class DrainingCommandLine(CommandLineInterface):
 
 
 def main() -> None:
+    raise_fd_limit()
     command_line = DrainingCommandLine()
     command_line.run(sys.argv[1:])
     # Not sys.exit: that waits without end for a thread whose database does not answer.

@@ -75,6 +75,12 @@ async def health(request: HttpRequest) -> HttpResponse:
             for name, finding in checks.items()
         },
     }
+    if trusted:
+        body |= {
+            "process": manager.descriptors.figures(),
+            "event_loop": manager.loop_watch.figures(),
+            "reconciliation": manager.reconciler.figures(),
+        }
     return _reply(body, verdict.code)
 
 
@@ -90,7 +96,10 @@ def _verdict(manager: SessionManager, checks: dict[str, Finding], rows: Rows | N
     full = ["full"] if manager.get_active_session_count() >= manager.capacity else []
     unknown = {"worker"} if rows is None else set()
     away = [_AWAY[name] for name, it in checks.items() if not it.ok and name not in unknown]
-    reasons = [*unavailable, *full, *away]
+    # A disk that is full lets rows be read and not be written.
+    unwritten = ["rows cannot be written"] if rows is not None and manager.mirror.trouble else []
+    short = ["few descriptors left"] if manager.short_of_descriptors else []
+    reasons = [*unavailable, *full, *short, *away, *unwritten]
     if unavailable:
         return Verdict("unavailable", reasons)
     if manager.draining:

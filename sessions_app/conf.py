@@ -55,6 +55,8 @@ class Conf:
     drain_s: float
     heartbeat_s: float
     lost_s: float
+    #: What health shows its details for; the fleet's processes ask each other with it.
+    health_token: str
     limits: Limits
     vonage: VonageConf
     media: MediaConf
@@ -86,6 +88,7 @@ def load() -> Conf:
         drain_s=settings.DRAIN_SECONDS,
         heartbeat_s=settings.HEARTBEAT_SECONDS,
         lost_s=settings.LOST_SECONDS,
+        health_token=settings.HEALTH_TOKEN,
         limits=Limits(max_s=settings.CALL_MAX_SECONDS, media_silence_s=settings.CALL_IDLE_SECONDS),
         vonage=VonageConf(
             api_key=settings.VONAGE_API_KEY,

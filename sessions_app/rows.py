@@ -57,7 +57,7 @@ class CallChange:
 
 
 def write(change: CallChange, node: str) -> None:
-    """Bring one call's row up to date, in one transaction, if it still belongs to this node.
+    """Bring one call's row up to date, in one transaction, if it belongs to this node.
 
     States only move forward; an end that somebody else had to assume (`lost`) is corrected by the
     process that knows better.
@@ -66,9 +66,13 @@ def write(change: CallChange, node: str) -> None:
         record = CallRecord.objects.select_for_update().filter(uuid=change.uuid).first()
         if record is None:
             record = CallRecord(uuid=change.uuid, node=node, **change.base)
-            record.heartbeat_at = timezone.now()
+            record.heartbeat_at = Now()
         elif record.node != node:
-            return
+            # Two processes that had no database may both have begun the call. The caller is where
+            # the newest ticket was spent; the other one lets go when it finds the call moved.
+            if change.fields.get("ticket_claimed", 0) <= record.ticket_claimed:
+                return
+            record.node = node
         ends = _apply(record, change.fields)
         record.save()
         if change.turns:

@@ -18,16 +18,13 @@ from sessions_app.bridge.plan import IncomingCall
 from sessions_app.bridge.words import HOLD_ROUNDS, apology
 from sessions_app.logcontext import call_context
 from sessions_app.telephony.vonage import ncco
+from sessions_app.telephony.vonage.client import TERMINAL
 from sessions_app.telephony.vonage.signature import SignatureRefused, verify
 
 logger = logging.getLogger(__name__)
 
 Params = dict[str, Any]
 
-#: Of the caller's leg: it is over.
-TERMINAL = frozenset(
-    {"completed", "failed", "rejected", "busy", "cancelled", "unanswered", "timeout"}
-)
 #: Of the media leg: it could not be made, or broke; the answer may be an NCCO.
 MEDIA_FAILED = frozenset({"unanswered", "failed", "disconnected"})
 TEXT_MOST = 255

@@ -10,14 +10,16 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
-from sessions_app import admission, rows, tasks
+from sessions_app import admission, lost, rows, tasks
 from sessions_app.core.events import CallerGone, EndReason, EndRequested
+from sessions_app.core.ghosts import Ghost
 from sessions_app.models import CallCommand, CommandKind, CommandState, Node
 
 if TYPE_CHECKING:
@@ -55,7 +57,10 @@ class _Keeper:
         self._swept_s = -math.inf
         self._told_away = False
         self._told_alone = False
-        self._moved: list[str] = []
+        # Filled by a thread that may still be at it when its time is over.
+        self._moved: deque[str] = deque()
+        self._reopened: deque[str] = deque()
+        self._lost: deque[lost.LostCall] = deque()
         self._default: rows.Route | None = None
         self._drain = False
         self._drain_s = 0.0
@@ -67,13 +72,13 @@ class _Keeper:
             rows.end_former_life(conf.node, self._began)
             self._first = False
         uuids = self._manager.get_all_session_uuids()
+        self._reopened.extend(lost.reopen(conf.node, uuids))
         rows.heartbeat(conf.node, uuids)
         self._tell_node()
-        self._moved = rows.moved_away(conf.node, uuids)
+        self._moved.extend(rows.moved_away(conf.node, uuids))
         # After a time without the database, the others get to say first that they live.
         if now - self._heard_s < conf.lost_s:
-            for uuid in rows.reap(conf.lost_s):
-                logger.warning("[%s] the call's process was lost; its row is closed", uuid)
+            self._lost.extend(lost.reap(conf.lost_s))
             for uuid in admission.close_lost_holds():
                 logger.info("[%s] asked no more while on hold; its row is closed", uuid)
         self._heard_s = now
@@ -103,8 +108,9 @@ class _Keeper:
         )
         node.refresh_from_db()
         self._drain = node.drain_requested_at is not None
-        others = Node.objects.alive(conf.lost_s).exclude(name=conf.node)
-        if conf.channel_layer == "memory" and not self._told_alone and others.exists():
+        others = Node.objects.alive(conf.lost_s).exclude(name=conf.node).count()
+        self._manager.reconciler.fleet_size = 1 + others
+        if conf.channel_layer == "memory" and not self._told_alone and others:
             self._told_alone = True
             logger.warning(
                 "another server process is alive and REDIS_URL is empty: pages will not see what "
@@ -117,10 +123,7 @@ class _Keeper:
         if self._default is not None:
             self._manager.reception.remember_default(self._default)
             self._default = None
-        moved, self._moved = self._moved, []
-        for uuid in moved:
-            if session := self._manager.get(uuid):
-                session.handle(EndRequested(EndReason.REPLACED, hang_up=False))
+        self._settle_ghosts()
         manager = self._manager
         if self._drain != manager.drain_asked:
             manager.drain_asked = self._drain
@@ -129,6 +132,20 @@ class _Keeper:
         waited_s = time.monotonic() - self._drain_s
         if self._drain and waited_s >= manager.conf.drain_s and manager.get_active_session_count():
             manager.spawn(self._cut_off(), "cut off")
+
+    def _settle_ghosts(self) -> None:
+        manager, reconciler = self._manager, self._manager.reconciler
+        while self._lost:
+            reconciler.closed_as_lost(self._lost.popleft())
+        while self._reopened:
+            what = "the row was closed as lost while the call goes on here; it is open again"
+            reconciler.found(Ghost.ROW_CLOSED_TOO_EARLY, self._reopened.popleft(), what)
+        while self._moved:
+            session = manager.get(self._moved.popleft())
+            if session is not None and not session.over:
+                what = "another process serves the call now; the session here is closed"
+                reconciler.found(Ghost.TWO_OWNERS, session.call_uuid, what)
+                session.handle(EndRequested(EndReason.REPLACED, hang_up=False))
 
     async def _cut_off(self) -> None:
         cut = await self._manager.cut_off()

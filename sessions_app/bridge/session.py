@@ -41,6 +41,11 @@ HANG_UP_TIMEOUT_S = 1.5
 #: What the phone sends at a time.
 FRAME_MS = 20.0
 
+#: A clock so late has not been late: the process stood still, suspended or starved.
+STOOD_STILL_S = 2.0
+#: Then what came meanwhile is read for so long before anybody is judged by the clock.
+CATCH_UP_S = 1.0
+
 _owner: ContextVar[CallSession | None] = ContextVar("call_session", default=None)
 
 
@@ -95,6 +100,7 @@ class CallSession:
         self.ticket: Ticket | None = None
         self.claimed = 0
         self._clock = clock
+        self._began_s = clock()
         self._loop = asyncio.get_running_loop()
         self._model = Model(setup.provider, self.handle, setup.provider_fares)
         self._voice = setup.voice() if setup.voice else None
@@ -289,6 +295,10 @@ class CallSession:
         """How long ago the phone last sent anything."""
         return self._clock() - self._call.heard_caller_s if self.media_opened else math.inf
 
+    def age_s(self) -> float:
+        """How long ago the session began."""
+        return self._clock() - self._began_s
+
     async def _run_phone(self) -> None:
         await self._socket_here.wait()
         assert self._socket is not None
@@ -363,9 +373,12 @@ class CallSession:
         while True:
             self._deadline_moved.clear()
             deadline = self._call.next_deadline()
-            delay_s = None if deadline is None else max(0.0, deadline - self._clock())
+            asked_s = self._clock()
+            delay_s = None if deadline is None else max(0.0, deadline - asked_s)
             try:
                 async with asyncio.timeout(delay_s):
                     await self._deadline_moved.wait()
             except TimeoutError:
+                if self._clock() - asked_s - (delay_s or 0.0) >= STOOD_STILL_S:
+                    await asyncio.sleep(CATCH_UP_S)
                 self.handle(ev.Tick())

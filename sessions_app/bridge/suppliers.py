@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -25,6 +27,7 @@ from sessions_app.sandbox.server import Sandbox
 from sessions_app.telephony.vonage import ncco
 from sessions_app.telephony.vonage.client import (
     DEFAULT_API_URL,
+    CallInfo,
     Outcome,
     VonageCalls,
     VonageError,
@@ -36,15 +39,28 @@ CALL_HEADER = "X-Sandbox-Call"
 #: The end user of audio that is made for no call.
 _NOBODY = "prepared audio"
 
+# httpx would import these at its first request: a quarter of a second on the event loop, in which
+# every caller hears nothing.
+for _later in ("anyio.abc", "anyio.streams.tls", "anyio._backends._asyncio"):
+    import_module(_later)
+
 
 class Suppliers:
     """Factories for one process; nothing of a call is kept here."""
 
     def __init__(
-        self, provider: ProviderConf, vonage: VonageCalls, sandbox_control_url: str = ""
+        self,
+        provider: ProviderConf,
+        vonage: VonageCalls,
+        enquiries: VonageCalls,
+        http: httpx.AsyncClient,
+        sandbox_control_url: str = "",
     ) -> None:
         self._conf = provider
         self._vonage = vonage
+        self._enquiries = enquiries
+        #: For questions to other processes of ours.
+        self.http = http
         #: Where simulated callers register their legs; empty without the sandbox.
         self.sandbox_control_url = sandbox_control_url
 
@@ -116,6 +132,14 @@ class Suppliers:
 
         return transfer
 
+    async def leg(self, call_uuid: str, region_url: str) -> CallInfo | None:
+        """What the carrier knows of a caller's leg, asked once; None: nothing. VonageError."""
+        return await self._enquiries.get_call(call_uuid, region_url or None)
+
+    async def lead_to(self, call_uuid: str, flow: ncco.Ncco, region_url: str) -> None:
+        """Have a leg do something else. VonageError."""
+        await self._vonage.transfer(call_uuid, flow, region_url or None)
+
 
 def _made_up_key() -> str:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -149,13 +173,15 @@ async def open_suppliers(conf: Conf) -> AsyncIterator[Suppliers]:
         # A hang-up now and then is not worth an idle connection that outlives its call.
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(verify=tls_context(), trust_env=False, limits=limits) as http:
-            vonage = VonageCalls(
+            calls = partial(
+                VonageCalls,
                 http,
                 application_id=conf.vonage.application_id,
                 private_key=pem,
                 api_url=api_url,
             )
-            yield Suppliers(provider, vonage, control_url)
+            # Who only asks how a leg is doing asks again later by himself.
+            yield Suppliers(provider, calls(), calls(attempts=1), http, control_url)
     finally:
         if sandbox is not None:
             await asyncio.to_thread(sandbox.close)

@@ -50,8 +50,13 @@ class CallQuerySet(models.QuerySet[Any]):
         return self.filter(state=CallState.HELD)
 
     def silent_for(self, lost_s: float) -> CallQuerySet:
-        """Calls whose process has not been heard for so long, by the database's clock."""
-        return self.live().filter(heartbeat_at__lt=Now() - timedelta(seconds=lost_s))
+        """Calls whose process has not been heard for so long, by the database's clock; one that
+        was heard in the future was heard before that clock was set back.
+        """
+        lost = timedelta(seconds=lost_s)
+        return self.live().filter(
+            models.Q(heartbeat_at__lt=Now() - lost) | models.Q(heartbeat_at__gt=Now() + lost)
+        )
 
 
 class CallRecord(models.Model):

@@ -11,8 +11,9 @@ from django.db.models.functions import Now
 
 class NodeQuerySet(models.QuerySet[Any]):
     def alive(self, lost_s: float) -> NodeQuerySet:
-        """Heard within so many seconds, by the database's clock."""
-        return self.filter(heartbeat_at__gte=Now() - timedelta(seconds=lost_s))
+        """Heard within so many seconds, by the database's clock, which may have been set back."""
+        lost = timedelta(seconds=lost_s)
+        return self.filter(heartbeat_at__gte=Now() - lost, heartbeat_at__lte=Now() + lost)
 
 
 class Node(models.Model):

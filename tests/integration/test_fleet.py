@@ -18,6 +18,7 @@ from tests.fakes.waiting import eventually
 from tests.integration.support import (
     Rows,
     Shared,
+    Wire,
     apologises,
     ask_answer,
     connects,
@@ -446,6 +447,80 @@ def test_a_process_that_only_slept_does_not_lose_its_call(fleet: Fleet) -> None:
         assert (await fleet.rows.ended(phone.uuid))["end_reason"] == "caller_hung_up"
 
     fleet.shared.run(scenario())
+
+
+@either_layer
+def test_the_caller_of_a_process_that_hangs_is_led_to_words_by_another(fleet: Fleet) -> None:
+    """Its sockets stay open, so Vonage notices nothing: the one that closed its row does."""
+    import signal
+
+    s, a, b = fleet.s, fleet.a, fleet.b
+
+    async def scenario() -> None:
+        async with fleet.beside("node-e") as hung:
+            async with s.call(server=hung) as phone:
+                await phone.wait_for_voice()
+                await eventually("its row", lambda: fleet.rows.call(phone.uuid)["media_opened_at"])
+                hung.process.signal(signal.SIGSTOP)
+                try:
+                    await phone.wait_for_talk(timeout_s=30)
+                finally:
+                    hung.process.signal(signal.SIGCONT)
+                assert fleet.rows.call(phone.uuid)["end_reason"] == "lost"
+                told = [
+                    server.health("/api/health?node=self")["reconciliation"]["ghosts"]
+                    for server in (a, b)
+                ]
+                assert sum(each["row_of_lost_process"] for each in told) >= 1
+                assert sum(each["leg_without_session"] for each in told) == 1
+                await phone.wait_ended(timeout_s=20)
+            await eventually("it lets go", lambda: phone.uuid not in own(hung), 10, every_s=0.1)
+            # Awake again, it ends what it knows better.
+            await fleet.rows.ended(phone.uuid, timeout_s=10)
+            assert s.violations() == []
+
+    fleet.shared.run(scenario(), timeout_s=100)
+
+
+@either_layer
+def test_a_call_whose_process_has_only_lost_its_database_is_left_alone(
+    fleet: Fleet, postgres_url: str
+) -> None:
+    """The others must take it for lost; but it answers for itself, and its call is talking."""
+    s, a, b = fleet.s, fleet.a, fleet.b
+    url = a.env["DATABASE_URL"]
+
+    async def scenario(wire: Wire) -> None:
+        async with fleet.beside("node-f", DATABASE_URL=wire.through(url)) as cut:
+            async with s.call(server=cut) as phone:
+                await phone.wait_for_voice()
+                await eventually("its row", lambda: fleet.rows.call(phone.uuid)["media_opened_at"])
+                wire.cut()
+                assert (await fleet.rows.ended(phone.uuid, 15))["end_reason"] == "lost"
+
+                def answered() -> bool:
+                    text = "its process node-f has it after all"
+                    return any(text in line.text for each in (a, b) for line in each.log)
+
+                await eventually("the others to ask it", answered, 25, every_s=0.1)
+                assert phone.media.open and phone.talked == []
+                wire.mend()
+                await eventually(
+                    "a live row", lambda: fleet.rows.call(phone.uuid)["ended_at"] is None, 15
+                )
+                await cut.wait_for_log("a ghost (row_closed_too_early)")
+                conn = await s.connection_of(phone)
+                await conn.caller_said("Still there?")
+                await phone.wait_for_voice(since_s=time.monotonic())
+            row = await fleet.rows.ended(phone.uuid, timeout_s=10)
+            assert row["end_reason"] == "caller_hung_up"
+            assert [each for each in fleet.rows.events(phone.uuid) if "lost" in each] == [
+                "lost node node-f",
+                "not_lost node node-f has it",
+            ]
+
+    with Wire.to(url, 5432) as wire:
+        fleet.shared.run(scenario(wire), timeout_s=100)
 
 
 def test_a_second_server_without_redis_is_told(fleet: Fleet) -> None:

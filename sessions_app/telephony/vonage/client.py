@@ -27,6 +27,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 DEFAULT_API_URL: Final = "https://api.nexmo.com"
+#: Statuses of a leg that is over.
+TERMINAL: Final = frozenset(
+    {"completed", "failed", "rejected", "busy", "cancelled", "unanswered", "timeout"}
+)
 JWT_LIFETIME_S: Final = 15 * 60
 
 _REGION: Final = re.compile(r"(https://(?:[a-z0-9-]{1,63}\.)*(?:vonage|nexmo)\.com)/?")
@@ -86,6 +90,10 @@ class CallInfo:
     duration_s: int | None
     rate: str
     price: str
+
+    @property
+    def over(self) -> bool:
+        return self.status in TERMINAL
 
 
 class VonageCalls:

@@ -22,18 +22,34 @@ pytestmark = pytest.mark.django_db
 
 
 class GoodMirror:
+    trouble = ""
+
     async def query(self, ask: Callable[[], Any], timeout_s: float) -> Any:
         return await sync_to_async(ask)()
 
 
 class AwayMirror:
+    trouble = ""
+
     async def query(self, ask: Callable[[], Any], timeout_s: float) -> Any:
         raise OperationalError("could not connect to somebody@secret.example")
 
 
 class HangingMirror:
+    trouble = ""
+
     async def query(self, ask: Callable[[], Any], timeout_s: float) -> Any:
         await asyncio.Event().wait()
+
+
+@dataclass
+class Told:
+    """Something that has figures of its own."""
+
+    told: dict[str, object]
+
+    def figures(self) -> dict[str, object]:
+        return self.told
 
 
 @dataclass
@@ -44,6 +60,10 @@ class FakeManager:
     node: str = "test-node"
     provider_trouble: str = ""
     mirror: Any = field(default_factory=GoodMirror)
+    short_of_descriptors: bool = False
+    descriptors: Told = field(default_factory=lambda: Told({"fds": 7}))
+    loop_watch: Told = field(default_factory=lambda: Told({"stalls": 0}))
+    reconciler: Told = field(default_factory=lambda: Told({"asked": 3}))
 
     def get_active_session_count(self) -> int:
         return len(self.uuids)
@@ -302,3 +322,29 @@ def test_with_its_token_a_monitor_sees_everything(
 
     assert body["sessions"]["uuids"] == ["uuid-1"]
     assert "ms" in body["checks"]["database"]
+
+
+def test_figures_of_the_process_are_details(
+    client: Client, manager: FakeManager, settings: Any
+) -> None:
+    told = {"process": {"fds": 7}, "event_loop": {"stalls": 0}, "reconciliation": {"asked": 3}}
+    assert told.items() <= client.get("/api/health?node=self").json().items()
+    settings.HEALTH_TOKEN = "s3cret"
+    assert not told.keys() & client.get("/api/health").json().keys()
+
+
+def test_rows_that_cannot_be_written_degrade_though_they_can_be_read(
+    client: Client, manager: FakeManager
+) -> None:
+    manager.mirror.trouble = "database or disk is full"
+    body = client.get("/api/health").json()
+    assert (body["status"], body["reasons"]) == ("degraded", ["rows cannot be written"])
+
+
+def test_a_process_that_is_short_of_descriptors_is_degraded(
+    client: Client, manager: FakeManager
+) -> None:
+    manager.short_of_descriptors = True
+    answer = client.get("/api/health")
+    assert answer.status_code == 200
+    assert answer.json()["reasons"] == ["few descriptors left"]
