@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 import httpx
 
 from sessions_app.sandbox.call_events import Identity
-from sessions_app.sandbox.faults import SIP_PARAMETER, Fault
+from sessions_app.sandbox.faults import SIP_PARAMETER, Fault, Wish
 from sessions_app.sandbox.hearing import Hearing
 from sessions_app.sandbox.phone import Phone, PlayedHook
 from sessions_app.sandbox.voice import CALLER, synthesise
@@ -52,7 +52,7 @@ class Caller:
         called: str = "442079460000",
         uuid: str | None = None,
         method: str = "GET",
-        fault: Fault | None = None,
+        fault: Fault | Wish | None = None,
         answer_params: dict[str, str] | None = None,
         control_url: str | None = None,
         person_answers: bool = True,
@@ -73,8 +73,10 @@ class Caller:
             "conversation_uuid": self._who.conversation_uuid,
             "endpoint_type": "phone",
         } | dict(answer_params or {})
-        if fault is not None:
-            self._params[SIP_PARAMETER] = fault.value
+        wish = Wish(fault) if isinstance(fault, Fault) else fault
+        self._phone_fault = wish.fault if wish is not None and wish.fault.is_of_phone else None
+        if wish is not None and not wish.fault.is_of_phone:
+            self._params[SIP_PARAMETER] = str(wish)
         self._control_url = control_url
         self._person_answers = person_answers
         self._clock = clock
@@ -98,6 +100,7 @@ class Caller:
                 base_url=self._base_url,
                 control_url=self._control_url,
                 person_answers=self._person_answers,
+                fault=self._phone_fault,
                 errors=self.errors,
                 clock=self._clock,
             )
@@ -151,6 +154,10 @@ class Caller:
         if self._call.media is not None:
             self._call.media.is_sending = False
 
+    async def strike(self) -> None:
+        """The phone's fault happens now (one of the suppliers' is not the caller's to do)."""
+        await self._call.strike(self._method, self._params)
+
     async def abort(self) -> None:
         """The network is gone: the media socket is reset, and no webhook comes any more."""
         self._call.finish(Outcome.ABORTED)
@@ -181,6 +188,10 @@ class Caller:
 
         return await self._call.wait(finished, timeout_s)
 
+    def my_turn(self) -> None:
+        """The caller takes the agent to have said it all: since its last sound he does not wait."""
+        self._hearing.finished()
+
     async def ended(self, timeout_s: float = 60.0) -> bool:
         """Waits until the call is over; whether it was, in time."""
         return await self._call.wait(lambda: self.is_over, timeout_s)
@@ -204,8 +215,23 @@ class Caller:
 
     @property
     def longest_silence_s(self) -> float:
-        """The longest time, while the call was up, in which neither side was audible."""
+        """The longest time for which the caller waited and nobody was audible."""
         return self._hearing.longest_silence_s(self._clock())
+
+    @property
+    def agent_s(self) -> float:
+        """How long the other side has been audible so far."""
+        return self._hearing.agent_s
+
+    @property
+    def agent_quiet_s(self) -> float | None:
+        """How long ago the other side was last audible; ``None`` if never."""
+        return self._hearing.agent_quiet_s(self._clock())
+
+    @property
+    def released_s(self) -> float | None:
+        """How long the service held on to a caller who had gone without a proper goodbye."""
+        return self._call.released_s
 
     @property
     def frames_received(self) -> int:
