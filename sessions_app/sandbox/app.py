@@ -72,7 +72,8 @@ class App:
             await reply_json(send, 200, {"status": "ok"})
         elif path == "/sandbox/strikes":
             notes = self._context.strikes.look(recorded(scope).query.get("call", ""))
-            await reply_json(send, 200, {"struck": notes.struck if notes else {}})
+            told = {"struck": notes.struck, "cut": notes.was_cut} if notes else None
+            await reply_json(send, 200, told)
         else:
             await reply_json(send, 404, _not_found(scope))
 

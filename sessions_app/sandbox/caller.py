@@ -177,8 +177,12 @@ class Caller:
         since = self._clock()
         return await self._call.wait(lambda: self._hearing.agent_heard_since(since), timeout_s)
 
-    async def agent_finished(self, quiet_s: float = 0.8, timeout_s: float = 60.0) -> bool:
-        """Waits until the other side was audible from now on and then quiet for ``quiet_s``."""
+    async def agent_finished(
+        self, quiet_s: float = 0.8, timeout_s: float = 60.0, patience_s: float = 60.0
+    ) -> bool:
+        """Waits until the other side was audible from now on and then quiet for ``quiet_s``;
+        whether it was, before ``patience_s`` of hearing nothing were over.
+        """
         since = self._clock()
 
         def finished() -> bool:
@@ -186,7 +190,13 @@ class Caller:
             heard = self._hearing.agent_heard_since(since) and not self._phone.is_playing
             return heard and quiet is not None and quiet >= quiet_s
 
-        return await self._call.wait(finished, timeout_s)
+        def enough() -> bool:
+            heard_s = self._hearing.agent_quiet_s(self._clock())
+            waited_s = self._clock() - since
+            return min(waited_s, waited_s if heard_s is None else heard_s) >= patience_s
+
+        await self._call.wait(lambda: finished() or enough(), timeout_s)
+        return finished()
 
     def my_turn(self) -> None:
         """The caller takes the agent to have said it all: since its last sound he does not wait."""

@@ -280,8 +280,9 @@ class Response:
             return
         self._has_passed_middle = True
         if self.fault is Fault.OPENAI_INCOMPLETE:
+            self.trouble.cut_short()
             self._end("incomplete", "max_output_tokens")
-        await self.trouble.at(self.phase)
+        await self.trouble.at(self.phase, in_speech=True)
 
     async def _pause(self, seconds: float) -> None:
         """Sleeps, but not on after the end was asked for."""

@@ -115,7 +115,7 @@ class Session:
     async def begin(self) -> None:
         """Greets the client with ``session.created`` and starts the session's clock."""
         self._group.create_task(self._expire())
-        self._group.create_task(self._trouble.in_time())
+        self._group.create_task(self._trouble.in_time(lambda: self._active is not None))
         await self._trouble.at(Phase.BEFORE_GREETING)
         await self._socket.emit("session.created", session=self._conf)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from sessions_app.sandbox.asgi import CutError
@@ -78,24 +79,24 @@ class Trouble:
         self._socket = socket
         self._tempo = tempo
 
-    async def at(self, phase: Phase) -> None:
-        """The call has come to ``phase``: what happens to the connection then. May raise
-        ``ClosingError`` or ``CutError``.
+    async def at(self, phase: Phase, *, in_speech: bool = False) -> None:
+        """The call has come to ``phase``: what happens to the connection then. ``in_speech``: in
+        the middle of what is being said. May raise ``ClosingError`` or ``CutError``.
         """
         if self._wish is not None and self._wish.phase is phase:
-            await self._happen(self._wish)
+            await self._happen(self._wish, in_speech=in_speech)
 
     async def soon(self, phase: Phase, after_s: float) -> None:
         """The same a moment into the phase."""
         await asyncio.sleep(after_s)
         await self.at(phase)
 
-    async def in_time(self) -> None:
+    async def in_time(self, speaks: Callable[[], bool]) -> None:
         """``openai-expires`` without a phase: after some seconds, whatever is going on."""
         wish = self._wish
         if wish is not None and wish.fault is Fault.OPENAI_EXPIRES and wish.phase is None:
             await asyncio.sleep(self._tempo.expires_s)
-            await self._happen(wish)
+            await self._happen(wish, in_speech=speaks())
 
     def with_response(self, phase: Phase) -> Fault | None:
         """What happens to a response that begins in ``phase``."""
@@ -114,9 +115,15 @@ class Trouble:
         """A turn of the caller's is over: from here on the agent speaks answers, not greetings."""
         self._notes.caller_has_spoken = True
 
-    async def _happen(self, wish: Wish) -> None:
+    def cut_short(self) -> None:
+        """A response that went wrong by itself ended in the middle of what it said."""
+        self._notes.was_cut = True
+
+    async def _happen(self, wish: Wish, *, in_speech: bool) -> None:
         if wish.fault not in _TO_CONNECTION or not self._notes.take(wish):
             return
+        if in_speech and wish.cuts_speech:
+            self._notes.was_cut = True
         match wish.fault:
             case Fault.OPENAI_SLOW:
                 self._socket.hold(self._tempo.slow_s)

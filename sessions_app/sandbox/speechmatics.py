@@ -104,8 +104,10 @@ def _fault(request: Recorded, context: Context) -> Fault | None:
         return None
     notes = context.strikes.of(call_of(request))
     phase = Phase.AGENT_SPEAKING if notes.caller_has_spoken else Phase.DURING_GREETING
-    strikes = wish.phase in (None, phase) and notes.take(wish)
-    return wish.fault if strikes else None
+    if wish.phase not in (None, phase) or not notes.take(wish):
+        return None
+    notes.was_cut = notes.was_cut or wish.cuts_speech
+    return wish.fault
 
 
 async def _stream(

@@ -19,6 +19,8 @@ class CallNotes:
 
     struck: dict[str, int] = field(default_factory=dict)
     """How often, by wish."""
+    was_cut: bool = False
+    """Whether something was being said when it struck, and its rest never came."""
     caller_has_spoken: bool = False
 
     def take(self, wish: Wish) -> bool:
