@@ -121,7 +121,7 @@ class Conversation:
         call = self._call
         if call.connected_to:
             return Ending.PERSON
-        heard_words = call.agent_s - self._heard_s >= _WORDS_S
+        heard_words = bool(call.talked) or call.agent_s - self._heard_s >= _WORDS_S
         if call.outcome is Outcome.CALLER_HUNG_UP:
             # After a goodbye it is the agent's to hang up.
             good = self._is_done and not self._said_goodbye
@@ -188,6 +188,8 @@ class Conversation:
             if self._is_due(Phase.CALLER_SPEAKING):
                 group.create_task(self._strike_after(_INTO_PHASE_S))
             await self._call.say(text)
+        if self._call.is_over:
+            return False
         # Of what the agent said while he was being interrupted nothing is an answer.
         self._heard_s = self._call.agent_s
         said_at = time.monotonic()

@@ -95,6 +95,8 @@ class Session:
         self._responses = 0
         self._turns = 0
         self._speech_item = ""
+        self._into_speech_ms: int | None = None
+        """Where on the input's clock a fault would strike into what the caller says."""
         self._cached = Tokens()
         self._has_spoken = False
         self._idle: asyncio.Task[None] | None = None
@@ -151,6 +153,9 @@ class Session:
 
     async def _append(self, event: dict[str, Any]) -> None:
         heard = self._input.append(event["audio"])
+        if self._into_speech_ms is not None and self._input.at_ms >= self._into_speech_ms:
+            self._into_speech_ms = None
+            await self._trouble.at(Phase.CALLER_SPEAKING)
         for noticed in [] if self._trouble.is_deaf else heard:
             match noticed:
                 case SpeechStarted(audio_start_ms):
@@ -166,11 +171,12 @@ class Session:
             audio_start_ms=audio_start_ms,
             item_id=self._speech_item,
         )
-        self._group.create_task(self._trouble.soon(Phase.CALLER_SPEAKING, _INTO_PHASE_S))
+        self._into_speech_ms = self._input.at_ms + int(1000 * _INTO_PHASE_S)
         if self._active is not None and self._turn_detection()["interrupt_response"]:
             self._active.cancel("turn_detected")
 
     async def _speech_stopped(self, utterance: Utterance) -> None:
+        self._into_speech_ms = None
         await self._socket.emit(
             "input_audio_buffer.speech_stopped",
             audio_end_ms=utterance.end_ms,

@@ -104,7 +104,7 @@ class Times:
         for step in sorted(self._counts):
             rank -= self._counts[step]
             if rank < 0:
-                return round(step * _STEP_S, 2)
+                return min(round(step * _STEP_S, 2), self._worst_s or 0.0)
         raise IndexError(rank)
 
 
