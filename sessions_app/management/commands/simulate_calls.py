@@ -118,7 +118,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         options = _resolved(options)
-        run = _Run(self, options)
+        server = Server(options["url"].rstrip("/"))
+        asyncio.run(server.look())
+        run = _Run(self, options, server, _target(options, server.node))
         report = asyncio.run(run.run())
         if options["markdown"]:
             write_markdown(options["markdown"], report)
@@ -134,23 +136,24 @@ class Command(BaseCommand):
 class _Run:
     """One run of calls, and what is seen of the server meanwhile."""
 
-    def __init__(self, command: BaseCommand, options: dict[str, Any]) -> None:
+    def __init__(
+        self, command: BaseCommand, options: dict[str, Any], server: Server, target: Target
+    ) -> None:
         self._options = options
         self._command = command
-        self._server = Server(options["url"].rstrip("/"))
+        self._server = server
+        self._target = target
         self.kept: deque[CallResult] = deque(maxlen=_KEPT_CALLS)
         """The last calls; a soak's are only counted."""
 
     async def run(self) -> Report:
         options, soak = self._options, self._options["soak"]
-        await self._server.look()
-        target = await asyncio.to_thread(_target, options, self._server.node)
         script = Script(
             questions=options["questions"],
             is_short=options["script"] == "short",
             fault_silence_limit_s=options["silence_limit"],
         )
-        before = await self._warm_up(target) if soak else Figures()
+        before = await self._warm_up() if soak else Figures()
         run, progress = new_run(), _Progress(self._command, options["calls"])
         watch = Watch(self._server, run)
 
@@ -163,10 +166,10 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             looking = group.create_task(watch.look_on())
             summary = await run_calls(
-                target,
+                self._target,
                 calls=options["calls"],
                 at_once=options["at_once"],
-                faults=_plan(options, target),
+                faults=_plan(options, self._target),
                 script=script,
                 run=run,
                 on_result=ended,
@@ -184,13 +187,14 @@ class _Run:
             seed=options["seed"],
         )
 
-    async def _warm_up(self, target: Target) -> Figures:
+    async def _warm_up(self) -> Figures:
         """Pools and caches fill up to what so many callers at once need; only then is there
         something to compare with.
         """
         at_once = self._options["at_once"]
         self._command.stderr.write(f"warming up with {at_once} calls", lambda line: line)
-        await run_calls(target, calls=at_once, at_once=at_once, script=Script(is_short=True))
+        short = Script(is_short=True)
+        await run_calls(self._target, calls=at_once, at_once=at_once, script=short)
         return await self._server.settled()
 
 
