@@ -218,16 +218,17 @@ class Conversation:
         await self._listen(quiet_s, owed=may_be_cut)
         if may_be_cut and not self._call.is_over:
             heard_s = self._call.agent_s - self._heard_s
-            if heard_s < _WHOLE_S[phase] and await self._is_cut():
-                # The rest is owed. The silence counts until it comes or patience ends.
-                await self._listen(quiet_s, owed=True)
-            self._call.my_turn()
+            owed = heard_s < _WHOLE_S[phase] and await self._is_cut()
+            # The rest is owed: the silence counts until it comes, or until he speaks himself.
+            if not owed or await self._listen(quiet_s, owed=True):
+                self._call.my_turn()
 
-    async def _listen(self, quiet_s: float, *, owed: bool = False) -> None:
+    async def _listen(self, quiet_s: float, *, owed: bool = False) -> bool:
         patience_s = self._script.patience_s
         finished = await self._call.agent_finished(quiet_s, _LONGEST_S, patience_s)
         if finished and not owed and not self._call.is_over:
             self._call.my_turn()
+        return finished
 
     # --- the phone's fault ---
 

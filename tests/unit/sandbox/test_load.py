@@ -136,8 +136,25 @@ def test_a_short_call_ends_on_the_first_second_of_the_answer() -> None:
     asyncio.run(run())
 
 
-def test_half_an_answer_whose_rest_never_comes_is_silence_though_it_was_an_answer() -> None:
-    """The media of this service dies in mid-answer, as the caller's side knows."""
+def test_half_an_answer_whose_rest_never_comes_is_silence_though_the_next_is_whole() -> None:
+    """A second socket takes over in mid-answer, greets, and answers what is asked later."""
+    script = replace(QUICK, patience_s=3.0, fault_silence_limit_s=1.5)
+
+    async def run() -> None:
+        async with running(Service(talkative)) as service, asyncio.timeout(60):
+            wish = Wish(Fault.PHONE_SECOND_SOCKET)
+            (result,), _ = await made(
+                service.url, calls=1, at_once=1, script=script, faults=in_rotation((wish,))
+            )
+        assert result.struck
+        assert result.ending is Ending.WENT_ON
+        assert result.met_silence
+        assert not result.given_up
+
+    asyncio.run(run())
+
+
+def test_a_caller_whose_phone_is_half_dead_hears_nothing_more_and_gives_up() -> None:
     script = replace(QUICK, patience_s=1.2, fault_silence_limit_s=0.6)
 
     async def run() -> None:
