@@ -8,16 +8,18 @@ import logging
 from sessions_app.sandbox.asgi import (
     BodyTooLargeError,
     ClientGoneError,
+    CutError,
     Receive,
     Scope,
     Send,
+    recorded,
     refuse_handshake,
     reply_json,
 )
 from sessions_app.sandbox.conf import Context
 from sessions_app.sandbox.openai_realtime import error_body, realtime
 from sessions_app.sandbox.openai_responses import responses
-from sessions_app.sandbox.speechmatics import CutError, generate
+from sessions_app.sandbox.speechmatics import generate
 from sessions_app.sandbox.vonage_rest import Legs, calls, legs_socket
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,10 @@ class App:
             await calls(scope, receive, send, self._context, self._legs)
         elif path == "/sandbox/health":
             await reply_json(send, 200, {"status": "ok"})
+        elif path == "/sandbox/strikes":
+            notes = self._context.strikes.look(recorded(scope).query.get("call", ""))
+            told = {"struck": notes.struck, "cut": notes.was_cut} if notes else None
+            await reply_json(send, 200, told)
         else:
             await reply_json(send, 404, _not_found(scope))
 

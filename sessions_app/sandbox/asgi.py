@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from sessions_app.sandbox.conf import Recorded
-from sessions_app.sandbox.faults import HEADER, Fault
+from sessions_app.sandbox.faults import CALL_HEADER, HEADER, Wish
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -23,6 +23,10 @@ class BodyTooLargeError(Exception):
 
 class ClientGoneError(Exception):
     """The client left before its request was complete."""
+
+
+class CutError(Exception):
+    """Raised through the server, which then drops the connection without a goodbye."""
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -52,9 +56,14 @@ def recorded(scope: Scope, body: bytes = b"") -> Recorded:
     )
 
 
-def fault_of(request: Recorded) -> Fault | None:
+def wish_of(request: Recorded) -> Wish | None:
     """The fault that this request asks for."""
-    return Fault.read(request.headers.get(HEADER, ""))
+    return Wish.read(request.headers.get(HEADER, ""))
+
+
+def call_of(request: Recorded) -> str:
+    """The uuid of the call that this request is made for, ``""`` when it does not say."""
+    return request.headers.get(CALL_HEADER, "")
 
 
 def bearer(request: Recorded) -> str:

@@ -79,12 +79,21 @@ class CallEvents:
     """Tells one call's events, in order and beside the call; ``tell_all`` has to run for that."""
 
     def __init__(
-        self, webhooks: Webhooks, base_url: str, who: Identity, errors: deque[str]
+        self,
+        webhooks: Webhooks,
+        base_url: str,
+        who: Identity,
+        errors: deque[str],
+        *,
+        shuffled: bool = False,
     ) -> None:
+        """``shuffled``: what needs no reply is told twice, each after the one that came next."""
         self._webhooks = webhooks
         self._event_url = f"{base_url}/webhooks/vonage/event"
         self._who = who
         self._errors = errors
+        self._shuffled = shuffled
+        self._late: _Telling | None = None
         self._waiting: asyncio.Queue[_Telling | None] = asyncio.Queue(_WAITING_LIMIT)
 
     def begun(self, leg: Leg) -> None:
@@ -153,17 +162,29 @@ class CallEvents:
     async def tell_all(self) -> None:
         """Tells what waits, one after the other, until ``finish``."""
         while (telling := await self._waiting.get()) is not None:
-            reply = telling.reply
-            try:
-                content = await self._webhooks.event(telling.url, telling.method, telling.payload)
-            except WebhookError as error:
-                if reply is None or reply.done():
-                    self._errors.append(str(error))
-                else:
-                    reply.set_exception(error)
-                continue
-            if reply is not None and not reply.done():
-                reply.set_result(content)
+            if not self._shuffled or telling.reply is not None:
+                await self._tell_now(telling)
+            elif self._late is None:
+                self._late = telling
+            else:
+                for each in (telling, self._late, telling):
+                    await self._tell_now(each)
+                self._late = None
+        if self._late is not None:
+            await self._tell_now(self._late)
+
+    async def _tell_now(self, telling: _Telling) -> None:
+        reply = telling.reply
+        try:
+            content = await self._webhooks.event(telling.url, telling.method, telling.payload)
+        except WebhookError as error:
+            if reply is None or reply.done():
+                self._errors.append(str(error))
+            else:
+                reply.set_exception(error)
+            return
+        if reply is not None and not reply.done():
+            reply.set_result(content)
 
     async def finish(self) -> None:
         """Lets ``tell_all`` end once everything is told."""

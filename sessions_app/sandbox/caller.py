@@ -10,6 +10,8 @@ print(call.outcome, call.first_sound_s, call.longest_silence_s)
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 import time
 import uuid as uuids
 from collections import deque
@@ -21,7 +23,7 @@ from typing import Any, Final, Self
 import httpx
 
 from sessions_app.sandbox.call_events import Identity
-from sessions_app.sandbox.faults import SIP_PARAMETER, Fault
+from sessions_app.sandbox.faults import SIP_PARAMETER, Fault, Wish
 from sessions_app.sandbox.hearing import Hearing
 from sessions_app.sandbox.phone import Phone, PlayedHook
 from sessions_app.sandbox.voice import CALLER, synthesise
@@ -31,6 +33,12 @@ from sessions_app.sandbox.vonage_webhooks import Account, Webhooks
 __all__ = ["Caller", "Outcome"]
 
 _KEPT: Final = 100
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Made once: reading the certificates takes longer than a webhook."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class Caller:
@@ -52,7 +60,7 @@ class Caller:
         called: str = "442079460000",
         uuid: str | None = None,
         method: str = "GET",
-        fault: Fault | None = None,
+        fault: Fault | Wish | None = None,
         answer_params: dict[str, str] | None = None,
         control_url: str | None = None,
         person_answers: bool = True,
@@ -73,8 +81,10 @@ class Caller:
             "conversation_uuid": self._who.conversation_uuid,
             "endpoint_type": "phone",
         } | dict(answer_params or {})
-        if fault is not None:
-            self._params[SIP_PARAMETER] = fault.value
+        wish = Wish(fault) if isinstance(fault, Fault) else fault
+        self._phone_fault = wish.fault if wish is not None and wish.fault.is_of_phone else None
+        if wish is not None and not wish.fault.is_of_phone:
+            self._params[SIP_PARAMETER] = str(wish)
         self._control_url = control_url
         self._person_answers = person_answers
         self._clock = clock
@@ -87,7 +97,9 @@ class Caller:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+            client = await stack.enter_async_context(
+                httpx.AsyncClient(trust_env=False, verify=_tls())
+            )
             group = await stack.enter_async_context(asyncio.TaskGroup())
             call = self._entered = VonageCall(
                 self._who,
@@ -98,6 +110,7 @@ class Caller:
                 base_url=self._base_url,
                 control_url=self._control_url,
                 person_answers=self._person_answers,
+                fault=self._phone_fault,
                 errors=self.errors,
                 clock=self._clock,
             )
@@ -151,6 +164,10 @@ class Caller:
         if self._call.media is not None:
             self._call.media.is_sending = False
 
+    async def strike(self) -> None:
+        """The phone's fault happens now (one of the suppliers' is not the caller's to do)."""
+        await self._call.strike(self._method, self._params)
+
     async def abort(self) -> None:
         """The network is gone: the media socket is reset, and no webhook comes any more."""
         self._call.finish(Outcome.ABORTED)
@@ -170,8 +187,12 @@ class Caller:
         since = self._clock()
         return await self._call.wait(lambda: self._hearing.agent_heard_since(since), timeout_s)
 
-    async def agent_finished(self, quiet_s: float = 0.8, timeout_s: float = 60.0) -> bool:
-        """Waits until the other side was audible from now on and then quiet for ``quiet_s``."""
+    async def agent_finished(
+        self, quiet_s: float = 0.8, timeout_s: float = 60.0, patience_s: float = 60.0
+    ) -> bool:
+        """Waits until the other side was audible from now on and then quiet for ``quiet_s``;
+        whether it was, before ``patience_s`` of hearing nothing were over.
+        """
         since = self._clock()
 
         def finished() -> bool:
@@ -179,7 +200,17 @@ class Caller:
             heard = self._hearing.agent_heard_since(since) and not self._phone.is_playing
             return heard and quiet is not None and quiet >= quiet_s
 
-        return await self._call.wait(finished, timeout_s)
+        def enough() -> bool:
+            heard_s = self._hearing.agent_quiet_s(self._clock())
+            waited_s = self._clock() - since
+            return min(waited_s, waited_s if heard_s is None else heard_s) >= patience_s
+
+        await self._call.wait(lambda: finished() or enough(), timeout_s)
+        return finished()
+
+    def my_turn(self) -> None:
+        """The caller takes the agent to have said it all: since its last sound he does not wait."""
+        self._hearing.finished()
 
     async def ended(self, timeout_s: float = 60.0) -> bool:
         """Waits until the call is over; whether it was, in time."""
@@ -204,8 +235,23 @@ class Caller:
 
     @property
     def longest_silence_s(self) -> float:
-        """The longest time, while the call was up, in which neither side was audible."""
+        """The longest time for which the caller waited and nobody was audible."""
         return self._hearing.longest_silence_s(self._clock())
+
+    @property
+    def agent_s(self) -> float:
+        """How long the other side has been audible so far."""
+        return self._hearing.agent_s
+
+    @property
+    def agent_quiet_s(self) -> float | None:
+        """How long ago the other side was last audible; ``None`` if never."""
+        return self._hearing.agent_quiet_s(self._clock())
+
+    @property
+    def released_s(self) -> float | None:
+        """How long the service held on to a caller who had gone without a proper goodbye."""
+        return self._call.released_s
 
     @property
     def frames_received(self) -> int:

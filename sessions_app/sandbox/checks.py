@@ -16,7 +16,11 @@ class WireError(Exception):
     """An event was refused: becomes an ``error`` event with these fields."""
 
     def __init__(
-        self, code: str, message: str, param: str | None = None, kind: str = "invalid_request_error"
+        self,
+        code: str | None,
+        message: str,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
     ) -> None:
         super().__init__(message)
         self.code = code

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sessions_app.sandbox.strikes import Strikes
+
 # Called in the sandbox's own thread with the value of the X-Sandbox-Call header ("" when absent)
 # and the event.
 ClientEventHook = Callable[[str, dict[str, Any]], None]
@@ -27,11 +29,13 @@ class Tempo:
     has begun.
     """
     slow_s: float = 3.0
-    """``openai-slow``: the wait before ``session.created``."""
+    """``openai-slow``: how long nothing is said, at the start before ``session.created``."""
     expires_s: float = 6.0
     """``openai-expires``: how long a session lives."""
     rest_slow_s: float = 6.0
     """``rest-slow``: the wait before REST does what it was asked."""
+    tts_slow_s: float = 6.0
+    """``tts-slow``: the wait before the first byte of speech."""
     stall_s: float = 60.0
     """``tts-stalls``: how long the stalled connection is held."""
 
@@ -65,4 +69,5 @@ class Context:
     tempo: Tempo = field(default_factory=Tempo)
     keys: Keys = field(default_factory=Keys)
     on_client_event: ClientEventHook | None = None
+    strikes: Strikes = field(default_factory=Strikes)
     requests: deque[Recorded] = field(default_factory=lambda: deque(maxlen=_KEPT_REQUESTS))

@@ -1,4 +1,9 @@
-"""What a caller went through: how long until the first sound, and the longest silence."""
+"""What a caller went through: how long until the first sound, and the longest silence.
+
+Silence is met only by somebody who waits for the other side: from the answer to the greeting, from
+his last word to the answer, and in the middle of what is said to him. Once he takes the other side
+to have finished, it is his turn, and his own silence is not counted.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+FRAME_S: Final = 0.02
 _AUDIBLE_PEAK: Final = 300
 
 
@@ -27,6 +33,9 @@ class Hearing:
         self._last_sound_at = 0.0
         self._last_agent_at: float | None = None
         self._longest_s = 0.0
+        self.agent_s = 0.0
+        """How much of what was played was audible."""
+        self._waits = True
         self._paused = False
         self._over = False
 
@@ -38,6 +47,7 @@ class Hearing:
     def agent(self, now: float) -> None:
         """Something audible was played to the caller."""
         self._last_agent_at = now
+        self.agent_s += FRAME_S
         if self.first_sound_s is None and self._answered_at is not None:
             self.first_sound_s = now - self._answered_at
         self._sound(now)
@@ -45,6 +55,12 @@ class Hearing:
     def caller(self, now: float) -> None:
         """The caller said something audible."""
         self._sound(now)
+
+    def finished(self) -> None:
+        """The caller takes the other side to have said it all: it is his turn, since its last
+        sound.
+        """
+        self._waits = False
 
     def person(self, now: float) -> None:
         """A human took over: from here on silence is theirs, and is not measured."""
@@ -57,7 +73,7 @@ class Hearing:
         self._over = True
 
     def longest_silence_s(self, now: float) -> float:
-        """The longest time in which neither side was audible, up to ``now``."""
+        """The longest time, up to ``now``, for which the caller waited and nobody was audible."""
         return max(self._longest_s, self._gap(now))
 
     def agent_quiet_s(self, now: float) -> float | None:
@@ -69,10 +85,11 @@ class Hearing:
         return self._last_agent_at is not None and self._last_agent_at >= moment
 
     def _gap(self, now: float) -> float:
-        if self._answered_at is None or self._over or self._paused:
+        if self._answered_at is None or self._over or self._paused or not self._waits:
             return 0.0
         return max(0.0, now - self._last_sound_at)
 
     def _sound(self, now: float) -> None:
         self._longest_s = max(self._longest_s, self._gap(now))
         self._last_sound_at = now
+        self._waits = True

@@ -57,6 +57,15 @@ class MediaLeg:
         """False while muted or frozen: then no audio goes to the server."""
         self.is_joined = True
         """False once the caller was transferred away: what it plays is heard by nobody."""
+        self.swallows = False
+        """Half-dead: what the server sends is lost on the way."""
+        self.loses_marks = False
+        self.lump_frames = 1
+        """The caller's frames are sent so many at once."""
+        self.ended = asyncio.Event()
+        self._lump: list[bytes] = []
+        self._reads = asyncio.Event()
+        self._reads.set()
 
     @classmethod
     async def open(cls, endpoint: dict[str, Any], token: str, phone: Phone) -> MediaLeg:
@@ -89,10 +98,19 @@ class MediaLeg:
 
     async def run(self) -> LegEnd:
         """Greets the server, then takes what it sends until either side ends the leg."""
+        try:
+            return await self._run()
+        finally:
+            self.ended.set()
+
+    async def _run(self) -> LegEnd:
         connected = {"event": "websocket:connected", "content-type": self._endpoint["content-type"]}
         try:
             await self._send_text(connected | self._endpoint.get("headers", {}))
             async for message in self._socket:
+                await self._reads.wait()
+                if self.swallows:
+                    continue
                 if isinstance(message, bytes):
                     self._take_frame(message)
                 else:
@@ -135,13 +153,21 @@ class MediaLeg:
 
     async def send_frame(self, frame: bytes) -> None:
         """Sends the caller's next 20 ms, unless the leg is muted."""
-        if self.is_sending and len(frame) == self._frame_bytes:
-            with contextlib.suppress(ConnectionClosed):
-                async with asyncio.timeout(_SEND_S):
-                    await self._socket.send(frame)
+        if not self.is_sending or len(frame) != self._frame_bytes:
+            return
+        self._lump.append(frame)
+        if len(self._lump) < self.lump_frames:
+            return
+        lump, self._lump = self._lump, []
+        with contextlib.suppress(ConnectionClosed):
+            async with asyncio.timeout(_SEND_S):
+                for each in lump:
+                    await self._socket.send(each)
 
     async def reached(self, mark: Mark) -> None:
         """Tells that everything queued before ``mark`` was played."""
+        if self.loses_marks:
+            return
         await self._send_event({"event": "websocket:notify", "payload": mark.payload})
 
     async def dtmf(self, digit: str, duration_ms: int = 260) -> None:
@@ -172,14 +198,26 @@ class MediaLeg:
 
     # --- the end ---
 
+    def freeze(self) -> None:
+        """Sends nothing and reads nothing from now on; the connection stays open."""
+        self.is_sending = False
+        self._reads.clear()
+
     async def close(self) -> None:
         """Vonage ends the leg; returns when the socket is closed (bounded)."""
         self._closed_by_us = True
+        if not self._reads.is_set():
+            self.abort()
+            self._reads.set()
         await self._socket.close()
 
     def abort(self) -> None:
         """Drops the connection without a goodbye: the server sees a TCP reset."""
         self._closed_by_us = True
+        self.lose()
+
+    def lose(self) -> None:
+        """The connection is reset on the way; Vonage learns of it as the server does."""
         transport = self._socket.transport
         raw = transport.get_extra_info("socket")
         if raw is not None:

@@ -7,21 +7,24 @@ import contextlib
 from typing import Any, Final
 
 from sessions_app.sandbox.asgi import (
+    CutError,
     Receive,
     Scope,
     Send,
     bearer,
-    fault_of,
+    call_of,
     recorded,
     refuse_handshake,
+    wish_of,
 )
 from sessions_app.sandbox.checks import WireError
 from sessions_app.sandbox.conf import Context, Recorded
 from sessions_app.sandbox.faults import Fault
 from sessions_app.sandbox.realtime_session import Session
 from sessions_app.sandbox.realtime_socket import ClosingError, EventSocket
+from sessions_app.sandbox.realtime_trouble import Trouble, is_away
+from sessions_app.sandbox.strikes import CallNotes
 
-CALL_HEADER: Final = "x-sandbox-call"
 # Close code of the API for a client that it will not serve, as seen with the beta's header.
 _CLOSE_UNSERVED: Final = 4000
 
@@ -88,24 +91,27 @@ async def realtime(scope: Scope, receive: Receive, send: Send, context: Context)
     """Serves one connection until either side ends it."""
     request = recorded(scope)
     context.requests.append(request)
-    fault = fault_of(request)
+    wish = wish_of(request)
+    notes = context.strikes.of(call_of(request)) if wish is not None else CallNotes()
+    away = wish.fault if wish is not None and is_away(wish, notes) else None
     await receive()  # websocket.connect
-    refusal = _refusal(request, fault, context.keys.openai)
+    refusal = _refusal(request, away, context.keys.openai)
     if refusal is not None:
         await refuse_handshake(send, *refusal)
         return
     await send({"type": "websocket.accept"})
-    socket = EventSocket(send, garbage=fault is Fault.OPENAI_GARBAGE)
+    socket = EventSocket(send)
+    trouble = Trouble(wish, notes, socket, context.tempo)
     # ClientDisconnected of the server is an OSError: the client left while we were sending.
     with contextlib.suppress(OSError):
         unserved = _unserved(request)
         if unserved is not None:
             await socket.error(unserved)
-            await socket.close(_CLOSE_UNSERVED, unserved.code)
-        elif fault is Fault.OPENAI_HANGS:
+            await socket.close(_CLOSE_UNSERVED, unserved.code or "")
+        elif away is Fault.OPENAI_HANGS:
             await _hang(receive)
         else:
-            await _serve(request, fault, receive, socket, context)
+            await _serve(request, trouble, receive, socket, context)
 
 
 async def _hang(receive: Receive) -> None:
@@ -116,21 +122,20 @@ async def _hang(receive: Receive) -> None:
 
 async def _serve(
     request: Recorded,
-    fault: Fault | None,
+    trouble: Trouble,
     receive: Receive,
     socket: EventSocket,
     context: Context,
 ) -> None:
+    dropped = False
     try:
         async with asyncio.TaskGroup() as group:
-            if fault is Fault.OPENAI_SLOW:
-                await asyncio.sleep(context.tempo.slow_s)
             session = Session(
                 socket,
                 group,
                 model=request.query["model"],
                 tempo=context.tempo,
-                fault=fault,
+                trouble=trouble,
             )
             await session.begin()
             await _receive_all(request, receive, session, context)
@@ -138,17 +143,21 @@ async def _serve(
         pass
     except* OSError:
         pass
+    except* CutError:
+        dropped = True
     except* ClosingError as closing:
         first = closing.exceptions[0]
         if isinstance(first, ClosingError):
             with contextlib.suppress(OSError):
                 await socket.close(first.code, first.reason)
+    if dropped:
+        raise CutError
 
 
 async def _receive_all(
     request: Recorded, receive: Receive, session: Session, context: Context
 ) -> None:
-    call = request.headers.get(CALL_HEADER, "")
+    call = call_of(request)
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":

@@ -15,7 +15,6 @@ import numpy as np
 
 from sessions_app.sandbox.hearing import Hearing, is_audible
 
-FRAME_S: Final = 0.02
 # Vonage queues this many messages, about a minute, and what comes then is lost.
 QUEUE_FRAMES: Final = 3072
 # A browser that feeds faster than time passes must not build up a delay.

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sessions_app.sandbox.conf import Tempo
+from sessions_app.sandbox.faults import Fault, Phase
 from sessions_app.sandbox.mind import Plan, sentences
 from sessions_app.sandbox.realtime_config import RATE_HZ
 from sessions_app.sandbox.realtime_conversation import Conversation, Item
-from sessions_app.sandbox.realtime_socket import ClosingError, EventSocket, new_id
+from sessions_app.sandbox.realtime_socket import EventSocket, new_id
+from sessions_app.sandbox.realtime_trouble import Trouble
 from sessions_app.sandbox.realtime_usage import Tokens, output_tokens, usage
 from sessions_app.sandbox.voice import duration_ms, synthesise
 
@@ -65,8 +67,9 @@ class Response:
     tempo: Tempo
     read: Tokens
     cached: Tokens
-    fails: bool = False
-    closes_midway: bool = False
+    trouble: Trouble
+    phase: Phase
+    fault: Fault | None = None
     id: str = field(default_factory=lambda: new_id("resp"))
     audio_ms: int = 0
     first_delta_at: float | None = None
@@ -75,6 +78,7 @@ class Response:
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _output: list[Item] = field(default_factory=list)
     _text: str = ""
+    _has_passed_middle: bool = False
 
     def cancel(self, reason: str) -> None:
         """Asks for the end (``turn_detected``, ``client_cancelled``); ``response.done`` follows
@@ -94,7 +98,7 @@ class Response:
         await self.socket.emit("response.created", response=self._wire())
         await self._rate_limits()
         await self._pause(self.tempo.thinking_s)
-        if self.fails:
+        if self.fault in (Fault.OPENAI_FAILS, Fault.OPENAI_FAILS_ONCE):
             self._end("failed", None)
         if self._going_on() and (self.plan.text or self.plan.call is None):
             await self._message()
@@ -139,6 +143,8 @@ class Response:
                 voice=self.settings.voice_name,
                 speed=self.settings.speed,
             )
+            if self.fault is Fault.OPENAI_SILENT:
+                pcm = bytes(len(pcm))
             words = _words(sentence, first=number == 0)
             chunks = [pcm[at : at + _CHUNK_BYTES] for at in range(0, len(pcm), _CHUNK_BYTES)]
             for index, chunk in enumerate(chunks):
@@ -147,7 +153,7 @@ class Response:
                     return
                 await self._transcript_delta(item, where, "".join(share))
                 await self._audio_delta(item, where, chunk)
-                self._die_midway(index >= len(chunks) // 2)
+                await self._pass_middle(index >= len(chunks) // 2)
                 await self._pause(duration_ms(chunk, RATE_HZ) / 1000 / self.tempo.burst)
 
     async def _transcript_delta(self, item: Item, where: dict[str, Any], delta: str) -> None:
@@ -176,7 +182,7 @@ class Response:
             await self.socket.emit(
                 "response.output_text.delta", **where, delta=word, obfuscation=_padding(word)
             )
-            self._die_midway(index >= len(words) // 2)
+            await self._pass_middle(index >= len(words) // 2)
             await self._pause(_WORD_S)
 
     async def _function_call(self, name: str, arguments: str) -> None:
@@ -184,7 +190,10 @@ class Response:
         wire = {"type": "function_call", "name": name, "call_id": call_id, "arguments": ""}
         item = await self._begin_item(wire)
         where = self._where(item) | {"call_id": call_id}
+        hangs = self.trouble.with_tool()
         for at in range(0, len(arguments), _ARGUMENT_CHARS):
+            if hangs:
+                await self._stop.wait()
             if not self._going_on():
                 break
             delta = arguments[at : at + _ARGUMENT_CHARS]
@@ -203,6 +212,7 @@ class Response:
             arguments=item.wire["arguments"],
         )
         await self._finish_item(item)
+        await self.trouble.at(Phase.TOOL_RUNNING)
 
     # --- items ---
 
@@ -264,9 +274,15 @@ class Response:
         if output_tokens(self._text, self.audio_ms).total >= self.settings.token_limit:
             self._end("incomplete", "max_output_tokens")
 
-    def _die_midway(self, is_middle: bool) -> None:
-        if self.closes_midway and is_middle:
-            raise ClosingError(1011, "internal error")
+    async def _pass_middle(self, is_middle: bool) -> None:
+        """Where a fault strikes into what is being said: the middle of its first sentence."""
+        if not is_middle or self._has_passed_middle:
+            return
+        self._has_passed_middle = True
+        if self.fault is Fault.OPENAI_INCOMPLETE:
+            self.trouble.cut_short()
+            self._end("incomplete", "max_output_tokens")
+        await self.trouble.at(self.phase, in_speech=True)
 
     async def _pause(self, seconds: float) -> None:
         """Sleeps, but not on after the end was asked for."""

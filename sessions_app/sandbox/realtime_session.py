@@ -18,7 +18,7 @@ from sessions_app.sandbox.checks import (
 )
 from sessions_app.sandbox.conf import Tempo
 from sessions_app.sandbox.ear import SpeechStarted, SpeechStopped, recognise
-from sessions_app.sandbox.faults import Fault
+from sessions_app.sandbox.faults import Fault, Phase
 from sessions_app.sandbox.mind import plan
 from sessions_app.sandbox.realtime_config import (
     RATE_HZ,
@@ -32,11 +32,14 @@ from sessions_app.sandbox.realtime_conversation import Conversation, Item, check
 from sessions_app.sandbox.realtime_input import InputAudio, Utterance
 from sessions_app.sandbox.realtime_response import Response, Settings
 from sessions_app.sandbox.realtime_socket import ClosingError, EventSocket, new_id
+from sessions_app.sandbox.realtime_trouble import Trouble, error_of, session_expired
 from sessions_app.sandbox.realtime_usage import Tokens, input_tokens
-from sessions_app.sandbox.samples import STILL_THERE
+from sessions_app.sandbox.samples import END_CALL, STILL_THERE
 from sessions_app.sandbox.voice import duration_ms
 
 _MS_PER_INPUT_TOKEN: Final = 100
+# How long after its beginning a fault strikes into a phase that has no middle of its own.
+_INTO_PHASE_S: Final = 0.4
 _EVENT: Final[dict[str, Check]] = {"type": string(), "event_id": string(0, 512)}
 
 
@@ -79,12 +82,12 @@ class Session:
         *,
         model: str,
         tempo: Tempo,
-        fault: Fault | None,
+        trouble: Trouble,
     ) -> None:
         self._socket = socket
         self._group = group
         self._tempo = tempo
-        self._fault = fault
+        self._trouble = trouble
         self._conf = defaults(model, new_id("sess"))
         self._conversation = Conversation(new_id("conv"))
         self._input = InputAudio(self._conf["audio"]["input"]["turn_detection"])
@@ -92,6 +95,8 @@ class Session:
         self._responses = 0
         self._turns = 0
         self._speech_item = ""
+        self._into_speech_ms: int | None = None
+        """Where on the input's clock a fault would strike into what the caller says."""
         self._cached = Tokens()
         self._has_spoken = False
         self._idle: asyncio.Task[None] | None = None
@@ -111,8 +116,9 @@ class Session:
 
     async def begin(self) -> None:
         """Greets the client with ``session.created`` and starts the session's clock."""
-        expires_s = self._tempo.expires_s if self._fault is Fault.OPENAI_EXPIRES else SESSION_S
-        self._group.create_task(self._expire(expires_s))
+        self._group.create_task(self._expire())
+        self._group.create_task(self._trouble.in_time(lambda: self._active is not None))
+        await self._trouble.at(Phase.BEFORE_GREETING)
         await self._socket.emit("session.created", session=self._conf)
 
     async def handle(self, text: str | None) -> dict[str, Any] | None:
@@ -138,16 +144,19 @@ class Session:
         self._input.configure(self._conf["audio"]["input"]["turn_detection"])
         await self._socket.emit("session.updated", session=self._conf)
 
-    async def _expire(self, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        message = "Your session hit the maximum duration of 60 minutes."
-        await self._socket.error(WireError("session_expired", message))
+    async def _expire(self) -> None:
+        await asyncio.sleep(SESSION_S)
+        await self._socket.error(session_expired())
         raise ClosingError(1001, "session expired")
 
     # --- input audio ---
 
     async def _append(self, event: dict[str, Any]) -> None:
-        for noticed in self._input.append(event["audio"]):
+        heard = self._input.append(event["audio"])
+        if self._into_speech_ms is not None and self._input.at_ms >= self._into_speech_ms:
+            self._into_speech_ms = None
+            await self._trouble.at(Phase.CALLER_SPEAKING)
+        for noticed in [] if self._trouble.is_deaf else heard:
             match noticed:
                 case SpeechStarted(audio_start_ms):
                     await self._speech_started(audio_start_ms)
@@ -162,10 +171,12 @@ class Session:
             audio_start_ms=audio_start_ms,
             item_id=self._speech_item,
         )
+        self._into_speech_ms = self._input.at_ms + int(1000 * _INTO_PHASE_S)
         if self._active is not None and self._turn_detection()["interrupt_response"]:
             self._active.cancel("turn_detected")
 
     async def _speech_stopped(self, utterance: Utterance) -> None:
+        self._into_speech_ms = None
         await self._socket.emit(
             "input_audio_buffer.speech_stopped",
             audio_end_ms=utterance.end_ms,
@@ -204,6 +215,7 @@ class Session:
         }
         item = Item(wire, audio_ms, said=recognise(utterance.pcm, RATE_HZ))
         previous = self._conversation.append(item)
+        self._trouble.caller_spoke()
         await self._socket.emit(
             "input_audio_buffer.committed", previous_item_id=previous, item_id=item_id
         )
@@ -257,6 +269,27 @@ class Session:
         wire = {"id": new_id("item")} | event["item"]
         item, previous = self._conversation.create(wire, event.get("previous_item_id"))
         await self._added(item, previous)
+        await self._told_of(item)
+
+    async def _told_of(self, item: Item) -> None:
+        """What the client tells may mean that the call has come to a phase of its own making."""
+        if item.role == "assistant" and self._phase() is Phase.DURING_GREETING:
+            # A greeting that another voice speaks.
+            self._group.create_task(self._trouble.soon(Phase.DURING_GREETING, _INTO_PHASE_S))
+        elif item.role == "function_call_output" and self._answers_end(item.wire["call_id"]):
+            await self._trouble.at(Phase.AT_HANG_UP)
+
+    def _answers_end(self, call_id: str) -> bool:
+        return any(
+            known.wire.get("call_id") == call_id and known.wire.get("name") == END_CALL
+            for known in self._conversation.items
+        )
+
+    def _phase(self) -> Phase:
+        """Whether what is said now is the greeting or an answer."""
+        answered = any(item.role == "user" for item in self._conversation.items)
+        is_greeting = self._responses == 0 and not answered
+        return Phase.DURING_GREETING if is_greeting else Phase.AGENT_SPEAKING
 
     async def _item_retrieve(self, event: dict[str, Any]) -> None:
         item = self._conversation.retrieve(event["item_id"])
@@ -297,27 +330,32 @@ class Session:
                 f"Conversation already has an active response in progress: {self._active.id}. "
                 "Wait until the response is finished before creating a new one.",
             )
-        if self._fault is Fault.OPENAI_MUTE and self._responses > 0:
+        phase = self._phase()
+        fault = self._trouble.with_response(phase) if in_conversation else None
+        if fault is Fault.OPENAI_MUTE:
             return
         self._stop_waiting()
         self._responses += 1
-        response = self._response(request, in_conversation)
+        if (refused := error_of(fault)) is not None:
+            raise refused
+        response = self._response(request, in_conversation, phase, fault)
         if in_conversation:
             self._active = response
         self._has_spoken = self._has_spoken or response.settings.modality == "audio"
         self._group.create_task(self._run(response))
 
-    def _response(self, request: dict[str, Any], in_conversation: bool) -> Response:
+    def _response(
+        self, request: dict[str, Any], in_conversation: bool, phase: Phase, fault: Fault | None
+    ) -> Response:
         conf: dict[str, Any] = self._conf
         output = conf["audio"]["output"]
         voice = request.get("audio", {}).get("output", {}).get("voice", output["voice"])
         modalities = request.get("output_modalities", conf["output_modalities"])
         instructions = request.get("instructions", conf["instructions"])
-        fails_once = self._fault is Fault.OPENAI_FAILS_ONCE and self._responses == 1
         return Response(
             plan=plan(self._conversation, request, conf),
             settings=Settings(
-                modality=modalities[0],
+                modality="text" if fault is Fault.OPENAI_TEXT else modalities[0],
                 voice=voice,
                 speed=output["speed"],
                 max_output_tokens=request.get("max_output_tokens", conf["max_output_tokens"]),
@@ -329,8 +367,9 @@ class Session:
             tempo=self._tempo,
             read=input_tokens(self._conversation, instructions, conf["tools"]),
             cached=self._cached,
-            fails=fails_once or self._fault is Fault.OPENAI_FAILS,
-            closes_midway=self._fault is Fault.OPENAI_CLOSES and self._responses == 2,
+            trouble=self._trouble,
+            phase=phase,
+            fault=fault,
         )
 
     async def _run(self, response: Response) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import secrets
+import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from sessions_app.sandbox.asgi import Send
@@ -37,20 +40,40 @@ def new_id(prefix: str) -> str:
 
 
 class EventSocket:
-    """Sends JSON events over an accepted ASGI WebSocket."""
+    """Sends JSON events over an accepted ASGI WebSocket, in the order in which they happened."""
 
-    def __init__(self, send: Send, *, garbage: bool = False) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._garbage = itertools.cycle(_GARBAGE) if garbage else None
+        self._garbage: Iterator[dict[str, Any]] | None = None
         self._sent = 0
+        self._held_until = 0.0
+        self._is_frozen = False
+        self._turn = asyncio.Lock()
+
+    def send_garbage(self) -> None:
+        """From now on there is garbage among the events."""
+        self._garbage = itertools.cycle(_GARBAGE)
+
+    def hold(self, seconds: float) -> None:
+        """Nothing leaves for so long; then all of it does."""
+        self._held_until = time.monotonic() + seconds
+
+    def freeze(self) -> None:
+        """Nothing leaves any more; the connection stays."""
+        self._is_frozen = True
 
     async def emit(self, kind: str, **fields: Any) -> None:
         """Sends one event of this ``type`` with a new ``event_id``."""
-        self._sent += 1
-        if self._garbage is not None and self._sent % _GARBAGE_EVERY == 0:
-            await self._send({"type": "websocket.send"} | next(self._garbage))
-        event = {"type": kind, "event_id": new_id("event")} | fields
-        await self._send({"type": "websocket.send", "text": json.dumps(event)})
+        # As it is now: what it tells of may change while it waits for its turn.
+        text = json.dumps({"type": kind, "event_id": new_id("event")} | fields)
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._held_until - time.monotonic()))
+            if self._is_frozen:
+                return
+            self._sent += 1
+            if self._garbage is not None and self._sent % _GARBAGE_EVERY == 0:
+                await self._send({"type": "websocket.send"} | next(self._garbage))
+            await self._send({"type": "websocket.send", "text": text})
 
     async def error(self, error: WireError, client_event_id: str | None = None) -> None:
         """Sends an ``error`` event; ``client_event_id`` is that of the event it is about."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+END_CALL: Final = "end_call"
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -72,7 +74,7 @@ SAMPLES: Final[tuple[Sample, ...]] = (
         "goodbye",
         "Thanks a lot for all your help and goodbye!",
         "Thank you for calling. Have a nice day, goodbye!",
-        tool="end_call",
+        tool=END_CALL,
     ),
 )
 

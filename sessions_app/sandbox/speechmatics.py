@@ -10,18 +10,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sessions_app.sandbox.asgi import (
+    CutError,
     Receive,
     Scope,
     Send,
     bearer,
-    fault_of,
+    call_of,
     read_body,
     recorded,
     reply,
     reply_json,
+    wish_of,
 )
 from sessions_app.sandbox.conf import Context, Recorded
-from sessions_app.sandbox.faults import Fault
+from sessions_app.sandbox.faults import Fault, Phase
 from sessions_app.sandbox.mind import sentences
 from sessions_app.sandbox.voice import duration_ms, synthesise
 
@@ -36,10 +38,6 @@ _TEXT_LIMIT: Final = 20_000
 _SENTENCE_CHARS: Final = 2000
 
 _Trouble = Callable[[], Awaitable[None]]
-
-
-class CutError(Exception):
-    """Raised through the server, which then drops the connection in the middle of the body."""
 
 
 def _refusal(request: Recorded, voice: str, wanted_key: str) -> tuple[int, Any] | None:
@@ -74,7 +72,7 @@ async def generate(scope: Scope, receive: Receive, send: Send, context: Context)
     body = await read_body(receive)
     request = recorded(scope, body)
     context.requests.append(request)
-    fault = fault_of(request)
+    fault = _fault(request, context)
     voice = request.path.rpartition("/")[2]
     if request.method != "POST":
         await reply_json(send, 405, {"code": 405, "error": "Method Not Allowed"})
@@ -93,9 +91,23 @@ async def generate(scope: Scope, receive: Receive, send: Send, context: Context)
     if refusal is not None or text is None:
         await reply_json(send, *(refusal or (422, {})))
         return
-    is_wav = request.query.get("output_format", FORMATS[0]) == "wav_16000"
+    is_wav = fault is Fault.TTS_WAV or request.query.get("output_format", FORMATS[0]) == "wav_16000"
     trouble = _trouble(fault, receive, context.tempo.stall_s)
+    await asyncio.sleep(context.tempo.tts_slow_s if fault is Fault.TTS_SLOW else 0.0)
     await _stream(send, text, voice, is_wav, trouble, context.tempo.burst)
+
+
+def _fault(request: Recorded, context: Context) -> Fault | None:
+    """What strikes this request; the greeting is over once the call's model has heard a turn."""
+    wish = wish_of(request)
+    if wish is None or not wish.fault.is_of_speech:
+        return None
+    notes = context.strikes.of(call_of(request))
+    phase = Phase.AGENT_SPEAKING if notes.caller_has_spoken else Phase.DURING_GREETING
+    if wish.phase not in (None, phase) or not notes.take(wish):
+        return None
+    notes.was_cut = notes.was_cut or wish.cuts_speech
+    return wish.fault
 
 
 async def _stream(

@@ -14,15 +14,23 @@ import numpy as np
 
 from sessions_app.sandbox import ncco
 from sessions_app.sandbox.call_events import CallEvents, Identity, Leg, dialled_leg, own_leg
+from sessions_app.sandbox.faults import Fault
+from sessions_app.sandbox.hearing import FRAME_S
 from sessions_app.sandbox.leg_control import LegControl
 from sessions_app.sandbox.media_leg import LegEnd, LegRefusedError, MediaLeg
-from sessions_app.sandbox.phone import FRAME_S, Phone
+from sessions_app.sandbox.phone import Phone
 from sessions_app.sandbox.voice import TALK, VoiceError, synthesise
 from sessions_app.sandbox.vonage_webhooks import Account, WebhookError, Webhooks
 
 _END_S: Final = 20.0
 # A tick that comes later than this is not made up for: the machine slept, the call did not.
 _LATE_S: Final = 1.0
+# How long a leg that nobody told of is held open: longer than any service may need to notice.
+_LINGER_S: Final = 60.0
+_LUMP_FRAMES: Final = 25
+_GONE: Final = frozenset(
+    {Fault.PHONE_GONE_BY_EVENT, Fault.PHONE_GONE_BY_SOCKET, Fault.PHONE_GONE_UNTOLD}
+)
 _KEPT: Final = 100
 _TONE_S: Final = 2.0
 _TAGS: Final = re.compile(r"<[^>]*>")
@@ -58,6 +66,7 @@ class VonageCall:
         base_url: str,
         control_url: str | None,
         person_answers: bool,
+        fault: Fault | None = None,
         errors: deque[str],
         clock: Callable[[], float],
     ) -> None:
@@ -74,6 +83,9 @@ class VonageCall:
         self.talked: deque[str] = deque(maxlen=_KEPT)
         self.digits: deque[str] = deque(maxlen=_KEPT)
         self.connected_to: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self.released_s: float | None = None
+        """How long the service held on to a caller who had gone without a proper goodbye."""
+        self._fault = fault
         self._who = who
         self._phone = phone
         self._group = group
@@ -85,7 +97,8 @@ class VonageCall:
         self._person_answers = person_answers
         self._errors = errors
         self._clock = clock
-        self._events = CallEvents(webhooks, base_url, who, errors)
+        shuffled = fault is Fault.PHONE_EVENTS_SHUFFLED
+        self._events = CallEvents(webhooks, base_url, who, errors, shuffled=shuffled)
         self._own = own_leg(who)
         self._open: dict[str, tuple[Leg, MediaLeg | None]] = {}
         """The legs that were dialled and are still up, those left behind by a transfer included."""
@@ -107,6 +120,20 @@ class VonageCall:
                 return condition()
             await asyncio.sleep(FRAME_S)
         return True
+
+    async def strike(self, method: str, params: dict[str, str]) -> None:
+        """The fault of the phone's side happens now, if it is one that happens at a moment."""
+        match self._fault:
+            case Fault.PHONE_ABORTS if self.media is not None:
+                self.media.lose()
+            case Fault.PHONE_FREEZES if self.media is not None:
+                self.media.freeze()
+            case Fault.PHONE_HALF_DEAD if self.media is not None:
+                self.media.swallows = True
+            case Fault.PHONE_SECOND_SOCKET if not self.over.is_set():
+                await self._ask_again(method, params)
+            case _:
+                pass
 
     # --- life ---
 
@@ -163,6 +190,9 @@ class VonageCall:
         if self.outcome is Outcome.ABORTED:
             return
         by_user = self.outcome is Outcome.CALLER_HUNG_UP
+        if by_user and self._fault in _GONE:
+            await self._vanish(teller)
+            return
         for leg, media in self._open.values():
             if media is not None:
                 await media.close()
@@ -172,9 +202,50 @@ class VonageCall:
         await self._events.finish()
         await teller
 
+    async def _vanish(self, teller: asyncio.Task[None]) -> None:
+        """The caller is gone, and the service learns of it in one way or in none."""
+        gone_at = self._clock()
+        if self._control is not None:
+            await self._control.completed(self._who.uuid)
+        legs = [media for _, media in self._open.values() if media is not None]
+        for media in legs:
+            if self._fault is Fault.PHONE_GONE_BY_SOCKET:
+                await media.close()
+            media.is_sending = False
+        if self._fault is Fault.PHONE_GONE_BY_EVENT:
+            self._events.completed(self._own, by_user=True)
+        await self._events.finish()
+        await teller
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                for media in legs:
+                    await media.ended.wait()
+            self.released_s = self._clock() - gone_at
+        except TimeoutError:
+            self._errors.append(f"the media socket was still open after {_LINGER_S:.0f} s")
+            for media in legs:
+                media.abort()
+
+    async def _ask_again(self, method: str, params: dict[str, str]) -> None:
+        """The answer webhook is asked once more in mid-call; the caller goes where it leads."""
+        try:
+            flow = ncco.read(await self._webhooks.answer(self._base_url, method, params))
+        except (WebhookError, ncco.NccoError) as error:
+            self._errors.append(str(error))
+            return
+        self._leave_media()
+        self._play(flow)
+
+    def _leave_media(self) -> None:
+        """The media leg stays behind, alone, until somebody ends it."""
+        if self.media is not None:
+            self.media.is_joined = False
+            self.media = None
+            self._phone.clear()
+
     async def _bounded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            async with asyncio.timeout(_END_S):
+            async with asyncio.timeout(_END_S + (_LINGER_S if self._fault in _GONE else 0.0)):
                 await work
         except Exception as error:
             self._errors.append(f"{type(error).__name__}: {error}"[:300])
@@ -285,12 +356,18 @@ class VonageCall:
     async def _connect_media(self, action: ncco.Action) -> Flow | None:
         endpoint = action["endpoint"][0]
         leg = await self._dial(action)
+        if self._fault is Fault.PHONE_NEVER_OPENS:
+            self.settled.set()
+            await self.over.wait()
+            return None
         try:
             media = await MediaLeg.open(endpoint, self._account.token(), self._phone)
         except LegRefusedError as error:
             self._errors.append(f"media socket: {error}")
             return await self._events.failed(leg, error.status)
         self._events.answered(leg)
+        media.loses_marks = self._fault is Fault.PHONE_MARKS_LOST
+        media.lump_frames = _LUMP_FRAMES if self._fault is Fault.PHONE_LUMPS else 1
         self._open[leg.uuid] = (leg, media)
         self.media_legs.append(media)
         self.media = media
@@ -378,7 +455,7 @@ class VonageCall:
                 self._errors.append(f"the sandbox does not do {action!r}")
 
     async def _transfer(self, destination: dict[str, Any]) -> None:
-        """The caller gets a new NCCO; the media leg stays behind, alone, until somebody ends it."""
+        """The caller gets a new NCCO."""
         try:
             if "ncco" in destination:
                 flow = ncco.checked(destination["ncco"])
@@ -387,9 +464,6 @@ class VonageCall:
         except (WebhookError, ncco.NccoError) as error:
             self._errors.append(str(error))
             return
-        if self.media is not None:
-            self.media.is_joined = False
-            self.media = None
-            self._phone.clear()
+        self._leave_media()
         self._events.transferred(self._own)
         self._play(flow)

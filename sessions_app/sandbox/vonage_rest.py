@@ -31,12 +31,13 @@ from sessions_app.sandbox.asgi import (
     Scope,
     Send,
     bearer,
-    fault_of,
+    call_of,
     read_body,
     recorded,
     refuse_handshake,
     reply,
     reply_json,
+    wish_of,
 )
 from sessions_app.sandbox.conf import Context, Keys, Recorded
 from sessions_app.sandbox.faults import Fault
@@ -185,7 +186,10 @@ async def calls(scope: Scope, receive: Receive, send: Send, context: Context, le
     body = await read_body(receive)
     request = recorded(scope, body)
     context.requests.append(request)
-    fault = fault_of(request)
+    wish = wish_of(request)
+    fault = wish.fault if wish is not None else None
+    if fault in (Fault.REST_REFUSED, Fault.REST_SLOW) and wish is not None:
+        context.strikes.of(call_of(request)).take(wish)
     if fault is Fault.REST_REFUSED:
         await _problem(send, 500, "Internal Server Error", "The sandbox was asked to fail.")
         return

@@ -5,57 +5,89 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import secrets
+from collections import deque
 from dataclasses import asdict
-from time import monotonic
+from pathlib import Path
 from typing import Any, Final
 
-import httpx
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from sessions_app.management.commands._rows import as_table
-from sessions_app.models import Node
-from sessions_app.sandbox.faults import Fault
-from sessions_app.sandbox.load import CallResult, Script, Spread, Summary, Target, run_calls
+from sessions_app.management.commands._simulation_report import Report, write_markdown
+from sessions_app.management.commands._watched_server import Server, Watch
+from sessions_app.models import Agent, Node
+from sessions_app.sandbox.conversation import Script
+from sessions_app.sandbox.faults import FACTS, Fault, Wish, in_every_phase
+from sessions_app.sandbox.load import (
+    FaultPlan,
+    Target,
+    at_random,
+    in_rotation,
+    new_run,
+    run_calls,
+)
+from sessions_app.sandbox.soak import Figures
+from sessions_app.sandbox.tally import CallResult
 
-#: What has ended must be gone from memory and from the rows within this long.
-RELEASE_S: Final = 2.0
-SILENCE_LIMIT_S: Final = Script().silence_limit_s
-_POLL_S: Final = 0.1
-_HTTP_TIMEOUT_S: Final = 5.0
+SILENCE_LIMIT_S: Final = Script().fault_silence_limit_s
+_SCRIPTS: Final = ("talk", "short")
+#: What a run is, and what a soak is, where nothing else is said.
+_RUN: Final = {"calls": 10, "at_once": 5, "script": "talk"}
+_SOAK: Final = {"calls": 5000, "at_once": 10, "script": "short", "fault_every": 10}
+_KEPT_CALLS: Final = 1000
+
+Wishes = tuple[Wish | None, ...]
 
 
 class Command(BaseCommand):
     help = (
         "Rings a running server as Vonage would, with callers who speak, listen and interrupt, and "
-        "prints what they went through. Exit status 1 if a caller met silence, a call broke, or "
-        "something was left behind. The webhooks are signed with this installation's settings, "
-        "so they must be the server's own."
+        "prints what they went through. Exit status 1 if a caller met silence, a call broke, a "
+        "conversation ended that had to go on, or something was left behind. The webhooks are "
+        "signed with this installation's settings, so they must be the server's own."
     )
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        width = max(len(fault) for fault in Fault)
-        faults = "\n".join(f"  {fault.ljust(width)}  {fault.help}" for fault in Fault)
         return super().create_parser(
             prog_name,
             subcommand,
-            epilog=f"faults:\n{faults}",
+            epilog=_explained(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **kwargs,
         )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--calls", type=_count, default=10, metavar="N", help="How many calls.")
+        parser.add_argument("--calls", type=_count, metavar="N", help="How many calls.")
         parser.add_argument(
-            "--at-once", type=_count, default=5, metavar="N", help="How many at the same time."
+            "--at-once", type=_count, metavar="N", help="How many at the same time."
         )
         parser.add_argument(
             "--faults",
             type=_faults,
-            default=(None,),
             metavar="NAMES",
-            help="Faults of the suppliers, in rotation: names with commas, 'none' for a call "
-            "without one, or 'all'. Only a server in the sandbox has them.",
+            help="Faults, in rotation: names with commas, each with @PHASE and ! as wanted; 'none' "
+            "for a call without one; 'suppliers', 'phone', 'all'; 'matrix' for every fault in "
+            "every phase. Those of suppliers need a server in the sandbox.",
+        )
+        parser.add_argument(
+            "--fault-every",
+            type=_count,
+            metavar="N",
+            help="One of the faults, at random, in every N-th call only.",
+        )
+        parser.add_argument("--seed", type=int, help="What those are drawn by (it is told).")
+        parser.add_argument(
+            "--script",
+            choices=_SCRIPTS,
+            help="talk: questions, interruptions, goodbyes. short: one question, and the caller "
+            "hangs up on the first second of its answer. A call with a fault has its own.",
+        )
+        parser.add_argument(
+            "--soak",
+            action="store_true",
+            help="5000 short calls, ten at a time, a fault in every tenth; watches the server's "
+            "memory, descriptors, tasks and threads. Other options change what they name.",
         )
         parser.add_argument(
             "--url",
@@ -73,48 +105,140 @@ class Command(BaseCommand):
             type=float,
             default=SILENCE_LIMIT_S,
             metavar="SECONDS",
-            help=f"A longer silence counts as met (default: {SILENCE_LIMIT_S:g}).",
+            help="A longer wait in silence counts as met, in a call with a fault (default: "
+            f"{SILENCE_LIMIT_S:g}; without a fault it is {Script().silence_limit_s:g}).",
         )
         parser.add_argument("--json", action="store_true", help="JSON instead of a table.")
+        parser.add_argument(
+            "--markdown",
+            type=Path,
+            metavar="FILE",
+            help="Also puts the figures into this document, between its marks.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        url = options["url"].rstrip("/")
-        server = _Server(url)
+        options = _resolved(options)
+        server = Server(options["url"].rstrip("/"))
         asyncio.run(server.look())
-        target = Target(
-            base_url=url,
-            signature_secret=settings.VONAGE_SIGNATURE_SECRET,
-            api_key=settings.VONAGE_API_KEY,
-            application_id=settings.VONAGE_APPLICATION_ID,
-            called=options["called"],
-            control_url=_control_url(server.node),
-        )
-        progress = _Progress(self, options["calls"])
-        script = Script(questions=options["questions"], silence_limit_s=options["silence_limit"])
-
-        async def run() -> tuple[list[CallResult], Summary, list[str]]:
-            results, summary = await run_calls(
-                target,
-                calls=options["calls"],
-                at_once=options["at_once"],
-                faults=options["faults"],
-                script=script,
-                on_result=progress.tell,
-            )
-            return results, summary, await server.left_behind({call.uuid for call in results})
-
-        results, summary, left = asyncio.run(run())
+        run = _Run(self, options, server, _target(options, server.node))
+        report = asyncio.run(run.run())
+        if options["markdown"]:
+            write_markdown(options["markdown"], report)
         if options["json"]:
-            told = {
-                "summary": asdict(summary) | {"is_good": summary.is_good and not left},
-                "left_behind": left,
-                "calls": [asdict(result) for result in results],
-            }
+            told = report.as_json() | {"calls": [_as_told(call) for call in run.kept]}
             self.stdout.write(json.dumps(told, indent=2, default=str))
         else:
-            self.stdout.write(_table(summary, left))
-        if wrong := _wrong(summary, left):
-            raise CommandError(wrong)
+            self.stdout.write(report.as_text())
+        if report.wrong:
+            raise CommandError(f"Of {report.summary.calls} calls, {', '.join(report.wrong)}.")
+
+
+class _Run:
+    """One run of calls, and what is seen of the server meanwhile."""
+
+    def __init__(
+        self, command: BaseCommand, options: dict[str, Any], server: Server, target: Target
+    ) -> None:
+        self._options = options
+        self._command = command
+        self._server = server
+        self._target = target
+        self.kept: deque[CallResult] = deque(maxlen=_KEPT_CALLS)
+        """The last calls; a soak's are only counted."""
+
+    async def run(self) -> Report:
+        options, soak = self._options, self._options["soak"]
+        script = Script(
+            questions=options["questions"],
+            is_short=options["script"] == "short",
+            fault_silence_limit_s=options["silence_limit"],
+        )
+        before = await self._warm_up() if soak else Figures()
+        run, progress = new_run(), _Progress(self._command, options["calls"])
+        watch = Watch(self._server, run)
+
+        def ended(result: CallResult) -> None:
+            watch.note(result)
+            progress.tell(result)
+            if not soak:
+                self.kept.append(result)
+
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(watch.look_on())
+            summary = await run_calls(
+                self._target,
+                calls=options["calls"],
+                at_once=options["at_once"],
+                faults=_plan(options, self._target),
+                script=script,
+                run=run,
+                on_result=ended,
+            )
+            looking.cancel()
+        await watch.finish()
+        self.kept = deque(sorted(self.kept, key=lambda call: call.index))
+        return Report(
+            summary,
+            watch.left,
+            is_soak=soak,
+            before=before,
+            after=await self._server.settled(before) if soak else Figures(),
+            slope=watch.memory.slope() if soak else None,
+            seed=options["seed"],
+        )
+
+    async def _warm_up(self) -> Figures:
+        """Pools and caches fill up to what so many callers at once need; only then is there
+        something to compare with.
+        """
+        at_once = self._options["at_once"]
+        self._command.stderr.write(f"warming up with {at_once} calls", lambda line: line)
+        short = Script(is_short=True)
+        await run_calls(self._target, calls=at_once, at_once=at_once, script=short)
+        return await self._server.settled()
+
+
+def _resolved(options: dict[str, Any]) -> dict[str, Any]:
+    """What was not said is what a run, or a soak, is by itself."""
+    defaults: dict[str, Any] = _SOAK if options["soak"] else _RUN
+    said = {name: value for name, value in options.items() if value is not None}
+    faults = _faults("all") if options["soak"] else (None,)
+    resolved = dict.fromkeys(options) | {"faults": faults} | defaults | said
+    if resolved["fault_every"]:
+        resolved["seed"] = (
+            secrets.randbelow(1 << 31) if options["seed"] is None else options["seed"]
+        )
+    return resolved
+
+
+def _plan(options: dict[str, Any], target: Target) -> FaultPlan:
+    """The faults of the calls; those of a voice that no agent has would strike nobody."""
+    wishes: Wishes = options["faults"]
+    if not options["fault_every"]:
+        return in_rotation(wishes)
+    drawn = tuple(
+        wish
+        for wish in wishes
+        if wish is not None and (target.speech_agent or not wish.fault.is_of_speech)
+    )
+    if not drawn:
+        return in_rotation((None,))
+    return at_random(drawn, options["fault_every"], options["seed"])
+
+
+def _target(options: dict[str, Any], node: str) -> Target:
+    """Whom they ring, and how. The sandbox's address is on the server's row."""
+    control_url = Node.objects.filter(name=node).values_list("sandbox_url", flat=True).first()
+    speaks = Agent.objects.filter(voice__startswith="speechmatics:").order_by("id").first()
+    return Target(
+        base_url=options["url"].rstrip("/"),
+        signature_secret=settings.VONAGE_SIGNATURE_SECRET,
+        api_key=settings.VONAGE_API_KEY,
+        application_id=settings.VONAGE_APPLICATION_ID,
+        called=options["called"],
+        control_url=control_url or None,
+        speech_agent=speaks.name if speaks is not None else "",
+    )
 
 
 def _count(text: str) -> int:
@@ -123,68 +247,41 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _faults(text: str) -> tuple[Fault | None, ...]:
-    if text == "all":
-        return (None, *Fault)
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name != "none" and name not in tuple(Fault)]
-    if unknown:
-        known = ", ".join(("none", *Fault))
-        raise argparse.ArgumentTypeError(f"read {', '.join(unknown)!r}, wanted some of: {known}")
-    return tuple(None if name == "none" else Fault(name) for name in names)
+def _faults(text: str) -> Wishes:
+    wishes: list[Wish | None] = []
+    for name in text.split(","):
+        wishes += _named(name.strip())
+    return tuple(wishes)
 
 
-class _Server:
-    """What can be seen of the server from outside: its health. Raises CommandError."""
-
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/api/health"
-        token = {"Authorization": f"Bearer {settings.HEALTH_TOKEN}"}
-        self._headers = token if settings.HEALTH_TOKEN else {}
-        self.node = ""
-
-    async def look(self) -> None:
-        """Whether it is there, takes calls and tells of them; which one it is."""
-        async with self._client() as http:
-            health = await self._health(http, "?node=self")
-        if health["status"] in ("draining", "unavailable"):
-            raise CommandError(f"{self._url}: it takes no calls, it is {health['status']}")
-        self.node = health["node"]
-
-    async def left_behind(self, uuids: set[str]) -> list[str]:
-        """Those of our calls that are still live, in memory or as rows, when they must be gone."""
-        deadline_s = monotonic() + RELEASE_S
-        async with self._client() as http:
-            while left := uuids & await self._live(http):
-                if monotonic() >= deadline_s:
-                    break
-                await asyncio.sleep(_POLL_S)
-        return sorted(left)
-
-    async def _live(self, http: httpx.AsyncClient) -> set[str]:
-        seen = [await self._health(http, query) for query in ("?node=self", "")]
-        return {uuid for health in seen for uuid in health["sessions"]["uuids"]}
-
-    async def _health(self, http: httpx.AsyncClient, query: str) -> dict[str, Any]:
-        try:
-            health: dict[str, Any] = (await http.get(f"{self._url}{query}")).json()
-            if "uuids" in health["sessions"]:
-                return health
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise CommandError(
-                f"{self._url}: no server of ours answers there ({type(error).__name__}); "
-                "`make run` starts one, --url names another"
-            ) from None
-        raise CommandError(f"{self._url}: it does not tell its calls; wanted its HEALTH_TOKEN")
-
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(headers=self._headers, timeout=_HTTP_TIMEOUT_S)
+def _named(name: str) -> list[Wish | None]:
+    match name:
+        case "none":
+            return [None]
+        case "all":
+            return [None, *(Wish(fault) for fault in Fault)]
+        case "suppliers" | "phone":
+            return [Wish(fault) for fault in Fault if fault.is_of_phone == (name == "phone")]
+        case "matrix":
+            return [None, *in_every_phase()]
+    try:
+        return [Wish.parse(name)]
+    except ValueError as error:
+        known = str(error).replace("some of: ", "some of: none, all, suppliers, phone, matrix, ")
+        raise argparse.ArgumentTypeError(known) from None
 
 
-def _control_url(node: str) -> str | None:
-    """Where that server's sandbox lets callers keep their legs; None outside the sandbox."""
-    url = Node.objects.filter(name=node).values_list("sandbox_url", flat=True).first()
-    return url or None
+def _explained() -> str:
+    width = max(len(fault) for fault in Fault)
+    lines = []
+    for fault in Fault:
+        phases = ", ".join(FACTS[fault].phases)
+        lines.append(f"  {fault.ljust(width)}  {fault.help}\n  {' ' * width}  at {phases}")
+    return "faults:\n" + "\n".join(lines)
+
+
+def _as_told(call: CallResult) -> dict[str, Any]:
+    return asdict(call) | {"wish": call.fault, "broken": call.broken, "given_up": call.given_up}
 
 
 class _Progress:
@@ -197,11 +294,11 @@ class _Progress:
 
     def tell(self, result: CallResult) -> None:
         self._done += 1
-        wrong = result.met_silence or result.broken
-        if wrong:
-            fault = f", fault {result.fault}" if result.fault else ""
-            trouble = "; ".join(result.errors) or f"silent for {result.longest_silence_s:.1f} s"
-            self._say(f"call {result.uuid}{fault}: {result.outcome}; {trouble}")
+        if result.met_silence or result.broken or result.given_up:
+            fault = f", fault {result.fault}" if result.wish else ""
+            trouble = [f"silent for {result.longest_silence_s:.1f} s"] if result.met_silence else []
+            told = "; ".join([result.ending, *trouble, *result.errors])
+            self._say(f"call {result.uuid}{fault}: {result.outcome}; {told}")
         tenth = max(1, self._calls // 10)
         if self._done % tenth == 0 or self._done == self._calls:
             self._say(f"{self._done} of {self._calls} calls are over")
@@ -209,39 +306,3 @@ class _Progress:
     def _say(self, text: str) -> None:
         # As it is: only errors of the command itself are in red.
         self._command.stderr.write(text, lambda line: line)
-
-
-def _table(summary: Summary, left: list[str]) -> str:
-    rows: list[dict[str, object]] = [
-        {"": "calls", " ": f"{summary.calls} in {summary.duration_s:.1f} s"},
-        {"": "greeted", " ": summary.greeted},
-        {"": "met silence", " ": summary.met_silence},
-        {"": "broke", " ": summary.broken},
-        {"": "questions unanswered", " ": summary.unanswered},
-        {"": "left behind", " ": len(left)},
-        {"": "longest silence", " ": f"{summary.longest_silence_s:.2f} s"},
-        {"": "first sound", " ": _spread(summary.first_sound_s)},
-        {"": "reply", " ": _spread(summary.reply_s)},
-    ]
-    for outcome, count in sorted(summary.outcomes.items(), key=lambda item: -item[1]):
-        rows.append({"": f"ended: {outcome}", " ": count})
-    return as_table(rows, ("", " ")).strip("\n")
-
-
-def _spread(spread: Spread) -> str:
-    if spread.p50 is None or spread.p95 is None or spread.worst is None:
-        return "none"
-    return f"{spread.p50:.2f} s half, {spread.p95:.2f} s of 95 %, {spread.worst:.2f} s worst"
-
-
-def _wrong(summary: Summary, left: list[str]) -> str:
-    wrong = [
-        f"{count} {what}"
-        for count, what in (
-            (summary.met_silence, "met silence"),
-            (summary.broken, "broke"),
-            (len(left), "left something behind"),
-        )
-        if count
-    ]
-    return f"Of {summary.calls} calls, {', '.join(wrong)}." if wrong else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from sessions_app.sandbox.faults import Fault
+from sessions_app.sandbox.faults import Fault, Wish
 from sessions_app.sandbox.server import Sandbox
 from sessions_app.sandbox.voice import CALLER, synthesise
 from tests.unit.sandbox.oracle import check_server_event
@@ -83,7 +83,7 @@ async def session(
     sandbox: Sandbox,
     *,
     model: str = MODEL,
-    fault: Fault | None = None,
+    fault: Fault | Wish | None = None,
     call: str = "",
     judged: bool = True,
     created: bool = True,
@@ -91,7 +91,7 @@ async def session(
     """An open session whose ``session.created`` has been read."""
     headers = {"Authorization": "Bearer test-key"}
     if fault is not None:
-        headers["X-Sandbox-Fault"] = fault.value
+        headers["X-Sandbox-Fault"] = str(fault)
     if call:
         headers["X-Sandbox-Call"] = call
     uri = address(sandbox, f"?model={model}")

@@ -131,3 +131,39 @@ def test_with_a_person_on_the_line_silence_is_no_longer_measured() -> None:
 def test_before_the_answer_nothing_is_measured() -> None:
     assert Hearing().longest_silence_s(60.0) == 0.0
     assert Hearing().agent_quiet_s(60.0) is None
+
+
+def test_who_takes_the_other_side_to_have_finished_waits_for_nothing_since_its_last_sound() -> None:
+    hearing = Hearing()
+    hearing.answered(0.0)
+    hearing.agent(1.0)
+    hearing.finished()
+    assert hearing.longest_silence_s(60.0) == 1.0
+    hearing.caller(60.0)
+    assert hearing.longest_silence_s(63.5) == 3.5, "his last word is answered by silence"
+
+
+def test_a_pause_in_the_middle_of_what_is_said_is_silence() -> None:
+    hearing = Hearing()
+    hearing.answered(0.0)
+    hearing.agent(0.5)
+    hearing.agent(4.5)
+    hearing.finished()
+    assert hearing.longest_silence_s(9.0) == 4.0
+
+
+def test_an_agent_that_speaks_up_again_owes_the_rest() -> None:
+    hearing = Hearing()
+    hearing.answered(0.0)
+    hearing.agent(0.1)
+    hearing.finished()
+    hearing.agent(20.0)
+    assert hearing.longest_silence_s(23.0) == 3.0
+
+
+def test_what_was_audible_is_counted_by_the_frame() -> None:
+    handset, hearing = phone()
+    for frame in (LOUD, bytes(640), LOUD):
+        handset.queue(frame)
+        handset.tick(0.0)
+    assert hearing.agent_s == 0.04
