@@ -49,13 +49,15 @@ def said_first_s(ncco: Ncco) -> float:
 
 def places_s(rows: Rows) -> list[float]:
     """When the fleet's calls connect, as far as the pace's row remembers."""
-    (row,) = rows.ask("SELECT taken FROM sessions_app_connectpace")
-    taken = json.loads(row["taken"]) if isinstance(row["taken"], str) else row["taken"]
-    return sorted(at / 1000 for at in taken)
+    found = rows.ask("SELECT taken FROM sessions_app_connectpace")
+    if not found:
+        return []
+    taken = found[0]["taken"]
+    return sorted(at / 1000 for at in (json.loads(taken) if isinstance(taken, str) else taken))
 
 
 def busiest_second(places: Sequence[float]) -> int:
-    return max(sum(at <= other <= at + 1 for other in places) for at in places)
+    return max((sum(at <= other <= at + 1 for other in places) for at in places), default=0)
 
 
 async def burst(s: Stage, servers: Sequence[RunningServer], count: int) -> dict[str, Delivery]:
