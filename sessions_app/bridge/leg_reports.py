@@ -12,7 +12,7 @@ from sessions_app.bridge import words
 from sessions_app.bridge.directory import DATABASE_PATIENCE_S
 from sessions_app.bridge.plan import Ended
 from sessions_app.core.agent import AgentProfile
-from sessions_app.core.events import CallerGone, EndReason, MediaClosed
+from sessions_app.core.events import CallerAnswered, CallerGone, EndReason, MediaClosed
 from sessions_app.lost import LED_TO_WORDS
 from sessions_app.models import CallRecord
 from sessions_app.telephony.vonage import ncco
@@ -84,5 +84,6 @@ class LegReports:
             return
         if status == "answered":
             session.setup.mirror.answered()
+            session.handle(CallerAnswered())
         if ended:
             session.handle(CallerGone())

@@ -271,7 +271,11 @@ class SessionManager:
         limits = self.conf.limits
         setup = CallSetup(
             agent=plan.agent,
-            limits=replace(limits, unclaimed_s=limits.unclaimed_s + spoken_s),
+            limits=replace(
+                limits,
+                unclaimed_s=limits.unclaimed_s + spoken_s,
+                connect_s=limits.connect_s + spoken_s,
+            ),
             phone_rate_hz=rate_hz,
             frame_bytes=frame_bytes(rate_hz),
             provider=self.suppliers.provider(call_uuid, caller, plan.agent, plan.fault),

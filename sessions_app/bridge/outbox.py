@@ -82,7 +82,7 @@ class Outbox:
         self._queue: deque[_Frame | _End] = deque()
         self._queued_ms = 0.0
         self._framing = ""
-        self._clear_wanted = False
+        self._clear_wanted = self._mark_wanted = False
         self._since_mark_ms = 0.0
         self._marks = 0
         self._wake = asyncio.Event()
@@ -110,6 +110,11 @@ class Outbox:
         if self._framing == item_id:
             self._pad(item_id)
         self._queue.append(_End(item_id))
+        self._wake.set()
+
+    def ask(self) -> None:
+        """Set a mark behind what was written, whether or not there is something new."""
+        self._mark_wanted = True
         self._wake.set()
 
     def clear(self) -> None:
@@ -165,6 +170,8 @@ class Outbox:
             self._clear_wanted = False
             self._since_mark_ms = 0.0
             await socket.send_clear()
+        if self._mark_wanted:
+            await self._mark(socket)
         while self._queue and not self._clear_wanted:
             if self._playback.backlog_ms(self._clock()) >= LEAD_MS:
                 return
@@ -191,6 +198,7 @@ class Outbox:
                 await self._mark(socket)
 
     async def _mark(self, socket: MediaSocket) -> None:
+        self._mark_wanted = False
         self._since_mark_ms = 0.0
         self._marks += 1
         mark_id = f"m{self._marks}"

@@ -363,6 +363,8 @@ class CallSession:
                 self._inbox.retain(command.retain)
             case ev.Reconnect():
                 self._model.reconnect()
+            case ev.AskPhone():
+                self._outbox.ask()
             case ev.TransferToPerson():
                 self._transfer_wanted.set()
             case _:
@@ -379,6 +381,7 @@ class CallSession:
                 async with asyncio.timeout(delay_s):
                     await self._deadline_moved.wait()
             except TimeoutError:
-                if self._clock() - asked_s - (delay_s or 0.0) >= STOOD_STILL_S:
+                late_s = self._clock() - asked_s - (delay_s or 0.0)
+                if late_s >= STOOD_STILL_S:
                     await asyncio.sleep(CATCH_UP_S)
-                self.handle(ev.Tick())
+                self.handle(ev.Tick(late_s))

@@ -29,11 +29,15 @@ GREETING_ITEM = "greeting_1"
 TRIES_MOST = 2
 #: Sound that is sent again to a new session is taken for speech by then, if it is any.
 REHEARING_S = 1.2
+#: A tick that comes so late means that this process, or its machine, stood still.
+ASLEEP_S = 1.0
 #: A phone that used to return marks, and goes on sending, does not get what we send if a mark is so
 #: late.
 HALF_DEAD_S = 1.2
-#: It goes on sending if its last frame is not older than this.
-FRESH_S = 0.5
+#: One that has stopped sending, too, has frozen if a mark is so late: a line may stall a moment.
+FROZEN_S = 1.6
+#: It has stopped sending if its last frame is so old; then a mark asks whether it is there.
+FRESH_S = 1.0
 
 
 class Call:
@@ -73,6 +77,11 @@ class Call:
         self._began_s = self._handled_s = now
         self._opened_s: float | None = None
         self._muted = False
+        self._asked_phone_s: float | None = None
+        #: Since when the caller's leg is up, as far as the carrier has told.
+        self._answered_s: float | None = None
+        #: When the carrier could not help a caller who is not connected.
+        self._no_way_s: float | None = None
         self._over = False
         self._greeted = False
         #: The caller said something that no words and no answer stand for yet.
@@ -173,6 +182,9 @@ class Call:
                 self.speaking.item_written(event.item_id)
             case ev.MediaOpened():
                 self._opened_s = self.heard_caller_s = self._quiet_since_s = now
+                if (ending := self.goodbye.ending) is not None and ending.transfer:
+                    # It came after all, while the carrier was being asked.
+                    self.goodbye.ending = None
                 self._greet(out)
             case ev.MediaMuted():
                 self._muted = event.muted
@@ -199,17 +211,28 @@ class Call:
                     # Taking the caller's leg away closes our socket, maybe before we are told.
                     reason = ev.EndReason.TRANSFERRED if ending.transfer else ending.reason
                 self._end(reason, now, out, hang_up=False)
+            case ev.CallerAnswered():
+                if self._answered_s is None:
+                    self._answered_s = now
             case ev.CallerGone():
                 self._end(ev.EndReason.CALLER_HUNG_UP, now, out, hang_up=False)
             case ev.Transferred():
                 self._end(ev.EndReason.TRANSFERRED, now, out, hang_up=False)
             case ev.TransferFailed():
                 out.append(ev.Note("transfer_failed", event.reason))
+                if self._opened_s is None:
+                    # The socket may still come; if it does not, the call is ended in time.
+                    self._no_way_s, self.goodbye.ending = now, None
+                    return
                 reason = self.goodbye.ending.reason if self.goodbye.ending else PROVIDER_FAILED
                 self._apologise(reason, now, out)
             case ev.EndRequested():
                 self._end_requested(event, now, out)
             case ev.Tick():
+                if event.late_s > ASLEEP_S:
+                    # It was us who were away: nobody else has been waited for in vain yet.
+                    self.responses.wait_anew(now)
+                    self._feed(now)
                 self._tick(now, out)
 
     def _agent_audio(self, event: ev.AgentAudio, now: float, out: list[ev.Command]) -> None:
@@ -453,7 +476,8 @@ class Call:
 
     def _lead_away(self, reason: ev.EndReason, now: float, out: list[ev.Command]) -> None:
         """The carrier takes the caller over; until it has, he is not left in silence."""
-        if (clip := self.clips.get(Phrase.ONE_MOMENT)) is not None and self.speaking.silent:
+        clip = self.clips.get(Phrase.ONE_MOMENT)
+        if clip is not None and self._opened_s is not None and self.speaking.silent:
             out += self.speaking.play("leading_away", clip)
         self.goodbye.wait_for_transfer(reason, now)
         out.append(ev.TransferToPerson())
@@ -499,14 +523,22 @@ class Call:
             return None
         ending = self.goodbye.ending
         if self._opened_s is None:
-            unclaimed = self._began_s + self.limits.unclaimed_s
-            return min(unclaimed, ending.by_s) if ending else unclaimed
+            due = [self._began_s + self.limits.unclaimed_s]
+            if ending is not None:
+                due.append(ending.by_s)
+            elif (at_s := self._no_media_at_s()) is not None:
+                due.append(at_s)
+            return min(due)
         due = [self._opened_s + self._max_s, *self.speaking.deadlines(self._handled_s)]
         if not self._muted:
             due.append(self.heard_caller_s + self.limits.media_silence_s)
         if (wanted := self.responses.wanted) is not None and self._may_ask():
             due.append(wanted.not_before_s)
-        for at_s in (self._break_silence_at_s(), self._half_dead_at_s(self._handled_s)):
+        for at_s in (
+            self._break_silence_at_s(),
+            self._half_dead_at_s(self._handled_s),
+            self._ask_phone_at_s(),
+        ):
             if at_s is not None:
                 due.append(at_s)
         if ending is not None:
@@ -536,9 +568,16 @@ class Call:
 
     def _tick(self, now: float, out: list[ev.Command]) -> None:
         if self._opened_s is None:
+            no_media = self._no_media_at_s()
             if now >= self._began_s + self.limits.unclaimed_s:
                 self._end(ev.EndReason.MEDIA_NEVER_OPENED, now, out, hang_up=False)
+            elif no_media is not None and now >= no_media and self.goodbye.ending is None:
+                out.append(ev.Note("media_not_opened"))
+                self._lead_away(ev.EndReason.MEDIA_NEVER_OPENED, now, out)
             return
+        if (ask_at := self._ask_phone_at_s()) is not None and now >= ask_at:
+            self._asked_phone_s = now
+            out.append(ev.AskPhone())
         if now >= self._opened_s + self._max_s:
             self._end(ev.EndReason.MAX_DURATION, now, out, hang_up=True)
         elif not self._muted and now >= self.heard_caller_s + self.limits.media_silence_s:
@@ -580,9 +619,9 @@ class Call:
         if (stalled := self._stalled_since()) is not None and now >= stalled + patience_s:
             out += self.speaking.cut(now, self._clock_ms(now))
             if self.responses.running is not None or self.responses.asked is None:
-                self._answer_overdue(now, out)
+                self._answer_overdue(now, out, began=True)
         while (since := self._waiting_since()) is not None and now >= since + patience_s:
-            self._answer_overdue(now, out)
+            self._answer_overdue(now, out, began=self.responses.running is not None)
 
     def _waiting_since(self) -> float | None:
         """Since when a sound of the model has been due, while there is one to wait for."""
@@ -608,8 +647,10 @@ class Call:
         if not self.listening.caller_speaks:
             self._want(Wanted(ev.Purpose.ANSWER))
 
-    def _answer_overdue(self, now: float, out: list[ev.Command]) -> None:
-        """The model should be heard and is not. Asked once more; then it counts as lost."""
+    def _answer_overdue(self, now: float, out: list[ev.Command], *, began: bool) -> None:
+        """The model should be heard and is not. One that began to answer is asked once more; one
+        that did not even do that is given up for another session at once.
+        """
         wanted, cancel = self.responses.give_up()
         if cancel is not None:
             out.append(cancel)
@@ -617,6 +658,8 @@ class Call:
             self._drop_unheard(cancel.response_id, now, out)
         if wanted is not None:
             out.append(ev.Note("answer_overdue"))
+            if not began:
+                wanted.tries = max(wanted.tries, TRIES_MOST - 1)
             self._try_again(wanted, now, out)
 
     def _drop_unheard(self, response_id: str, now: float, out: list[ev.Command]) -> None:
@@ -634,13 +677,27 @@ class Call:
         """When a model that does not notice the end of the caller's turn is given up."""
         return self.guard.stuck_at_s() if self.listening.caller_speaks else None
 
+    def _no_media_at_s(self) -> float | None:
+        """When a caller who was picked up, and is not connected to us, is spoken to otherwise."""
+        if self._answered_s is None or self._no_way_s is not None:
+            return None
+        return self._answered_s + self.limits.connect_s
+
     def _half_dead_at_s(self, now: float) -> float | None:
-        """When a phone that sends, and returns no marks any more, has to be given up."""
+        """When a phone that returns no marks any more, sending or not, has to be given up."""
         due_s = self.playback.mark_due_s()
         waits = self.goodbye.ending is not None and not self.goodbye.said
-        if due_s is None or waits or now > self.heard_caller_s + FRESH_S:
+        if due_s is None or waits or self._muted:
             return None
-        return due_s + HALF_DEAD_S
+        fresh = now <= self.heard_caller_s + FRESH_S
+        return due_s + (HALF_DEAD_S if fresh else FROZEN_S)
+
+    def _ask_phone_at_s(self) -> float | None:
+        """When a phone that has fallen silent is asked whether it is there."""
+        asked = self._asked_phone_s is not None and self._asked_phone_s >= self.heard_caller_s
+        if asked or self._muted or not self.playback.marks_idle:
+            return None
+        return self.heard_caller_s + FRESH_S
 
     # ------------------------------------------------------------------ silence
 

@@ -71,6 +71,11 @@ class MediaMuted:
 
 
 @dataclass(frozen=True, slots=True)
+class CallerAnswered:
+    """The carrier reports that the caller's leg is up: from now on he listens."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallerGone:
     """The carrier reports that the caller's leg is over."""
 
@@ -130,7 +135,9 @@ class ItemWritten:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A deadline named by `Call.next_deadline()` has come."""
+    """A deadline named by `Call.next_deadline()` has come, or came so long ago."""
+
+    late_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +290,7 @@ Event = (
     MediaOpened
     | MediaClosed
     | MediaMuted
+    | CallerAnswered
     | CallerGone
     | CallerAudible
     | Transferred
@@ -419,7 +427,12 @@ class RetainAudio:
 
 @dataclass(frozen=True, slots=True)
 class TransferToPerson:
-    """Have the carrier lead the caller's leg to the agent's person."""
+    """Have the carrier apologise, and lead the caller to the agent's person if it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskPhone:
+    """Set a mark behind what was written: one that comes back tells that the phone is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +525,7 @@ Command = (
     | Reconnect
     | RetainAudio
     | TransferToPerson
+    | AskPhone
     | Play
     | FinishItem
     | ClearPhone

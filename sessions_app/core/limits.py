@@ -15,6 +15,8 @@ class Limits:
     media_silence_s: float = 30.0
     #: The media socket must open this soon after the answer.
     unclaimed_s: float = 30.0
+    #: A caller whose leg is up must be connected to us this soon.
+    connect_s: float = 2.4
     #: A response that was asked for, or is due, must begin to sound this soon.
     answer_s: float = 4.0
     #: A caller who waits for the agent and hears nothing is spoken to this soon, whatever the

@@ -177,6 +177,11 @@ class Playback:
         """When the last sound written so far has been, or will have been, heard."""
         return None if self._audible_ms is None else self._plays_at_s(self._audible_ms)
 
+    @property
+    def marks_idle(self) -> bool:
+        """The phone returns marks, and has returned all of them."""
+        return bool(self._marks_work) and not self._marks
+
     def mark_due_s(self) -> float | None:
         """When a phone that returns marks should have returned the next one."""
         return self._marks[0].due_s if self._marks and self._marks_work else None

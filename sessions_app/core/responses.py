@@ -180,6 +180,16 @@ class Responses:
             return self.wanted.since_s
         return self.due_since_s
 
+    def wait_anew(self, now: float) -> None:
+        """Whatever is being waited for is given its whole time again."""
+        if self.running is not None:
+            self.running.at_s = now
+        for waiting in (self.wanted, self.asked.wanted if self.asked else None):
+            if waiting is not None and waiting.since_s is not None:
+                waiting.since_s = now
+        if self.due_since_s is not None:
+            self.due_since_s = now
+
     def give_up(self) -> tuple[Wanted | None, CancelResponse | None]:
         """What was due is not waited for any more; gives what to want in its place, if anything,
         and the cancellation of what may still come.

@@ -42,9 +42,9 @@ class SpeechmaticsConf:
     api_key: str = field(repr=False)
     url: str
     connect_timeout_s: float = 2.0
-    first_byte_timeout_s: float = 3.0
+    first_byte_timeout_s: float = 1.5
     stall_timeout_s: float = 2.0
-    begin_timeout_s: float = 6.0
+    begin_timeout_s: float = 3.2
     attempts: int = 3
 
 
