@@ -192,7 +192,9 @@ def _database(url: str) -> dict[str, Any]:
             **parsed.get("OPTIONS", {}),
             "connect_timeout": 3,
             # A server that hangs is as good as away; nobody waits for it without end.
-            "options": "-c statement_timeout=10000",
+            # Nor does anybody wait for a row that a process locked before it was stopped.
+            "options": "-c statement_timeout=10000 -c lock_timeout=5000"
+            " -c idle_in_transaction_session_timeout=10000",
             "tcp_user_timeout": 8000,
             "keepalives_idle": 5,
             "keepalives_interval": 2,

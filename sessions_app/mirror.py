@@ -163,6 +163,8 @@ class Mirror:
         self._asker = ThreadPoolExecutor(ASKERS, thread_name_prefix="mirror-asker")
         self._asking = 0
         self._changed: dict[CallMirror, None] = {}
+        #: Calls whose changes are on their way to the database.
+        self._in_hand: list[str] = []
         self._reports: deque[rows.CarrierReport] = deque(maxlen=REPORTS_MOST)
         self._wake = asyncio.Event()
         self._stopping = False
@@ -224,6 +226,12 @@ class Mirror:
         self._reports.append(report)
         self._wake.set()
 
+    def unwritten(self) -> list[str]:
+        """Calls of which the database does not know everything yet, their end perhaps. From any
+        thread.
+        """
+        return [*self._in_hand, *(mirror.uuid for mirror in list(self._changed))]
+
     def stop(self) -> None:
         """Let `run` return once what it is writing has been written."""
         self._stopping = True
@@ -242,6 +250,7 @@ class Mirror:
         """Write everything noted so far and tell whoever watches; False if it was not possible."""
         async with self._flushing:
             self._wake.clear()
+            self._in_hand = [mirror.uuid for mirror in self._changed]
             changed, self._changed = self._changed, {}
             reports = list(self._reports)
             self._reports.clear()
@@ -261,6 +270,7 @@ class Mirror:
                     self._changed[mirror] = None
                 left = reports[max(0, written - len(batch)) :]
                 self._reports.extendleft(reversed(left))
+                self._in_hand = []
                 return written
 
             try:

@@ -206,13 +206,14 @@ def reap(lost_s: float) -> list[str]:
     uuids = []
     for record in CallRecord.objects.silent_for(lost_s):
         with transaction.atomic():
-            closed = (
-                CallRecord.objects.silent_for(lost_s)
-                .filter(pk=record.pk)
-                .update(state=CallState.ENDED, end_reason=EndReason.LOST.value, ended_at=Now())
-            )
-            if not closed:
+            # One that is locked has been written to this very moment, or its process was stopped in
+            # the middle of that: the database gives it up in a while, and nobody waits meanwhile.
+            silent = CallRecord.objects.silent_for(lost_s).select_for_update(skip_locked=True)
+            if not silent.filter(pk=record.pk).exists():
                 continue
+            CallRecord.objects.filter(pk=record.pk).update(
+                state=CallState.ENDED, end_reason=EndReason.LOST.value, ended_at=Now()
+            )
             uuids.append(record.uuid)
             CallEvent.objects.create(
                 call=record, at=timezone.now(), kind="lost", detail=f"node {record.node}"

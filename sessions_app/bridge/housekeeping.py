@@ -73,7 +73,8 @@ class _Keeper:
             self._first = False
         uuids = self._manager.get_all_session_uuids()
         self._reopened.extend(lost.reopen(conf.node, uuids))
-        rows.heartbeat(conf.node, uuids)
+        # A call that is over is not lost while its end waits to be written.
+        rows.heartbeat(conf.node, [*uuids, *self._manager.mirror.unwritten()])
         self._tell_node()
         self._moved.extend(rows.moved_away(conf.node, uuids))
         # After a time without the database, the others get to say first that they live.

@@ -523,6 +523,48 @@ def test_a_call_whose_process_has_only_lost_its_database_is_left_alone(
         fleet.shared.run(scenario(wire), timeout_s=100)
 
 
+@either_layer
+def test_a_row_that_a_stopped_process_had_locked_holds_up_nobody(fleet: Fleet) -> None:
+    """It stops in the middle of a transaction, and the database keeps its lock for it."""
+    import psycopg
+
+    rows, url = fleet.rows, fleet.a.env["DATABASE_URL"]
+
+    def make(call_uuid: str, heard: str) -> None:
+        rows.ask(
+            "INSERT INTO sessions_app_callrecord (uuid, conversation_uuid, region_url, caller, "
+            "called, agent_name, voice, model, node, state, ringing_at, heartbeat_at, end_reason, "
+            "ticket_issued_s, ticket_generation, ticket_claimed, usage, summary, summary_state, "
+            "summary_attempts, summary_error) VALUES (?, '', '', '', '', '', '', '', 'gone', 30, "
+            f"{heard}, {heard}, '', 0, 0, 0, '{{}}', '{{}}', 'none', 0, '')",
+            call_uuid,
+        )
+
+    def is_silent(call_uuid: str) -> bool:
+        query = "SELECT heartbeat_at < now() - interval '3.2 s' AS silent FROM "
+        return bool(
+            rows.ask(f"{query} sessions_app_callrecord WHERE uuid = ?", call_uuid)[0]["silent"]
+        )
+
+    async def scenario() -> None:
+        locked, free = new_uuid(), new_uuid()
+        make(locked, "now()")
+        with psycopg.connect(url, connect_timeout=5) as stopped:
+            query = "SELECT 1 FROM sessions_app_callrecord WHERE uuid = %s FOR UPDATE"
+            stopped.execute(query, [locked])
+            await eventually("nobody to be heard", lambda: is_silent(locked), 10, every_s=0.1)
+            # Older, so that it comes after the other one in any list.
+            make(free, "now() - interval '1 hour'")
+            assert (await rows.ended(free, timeout_s=10))["end_reason"] == "lost"
+            for server in (fleet.a, fleet.b):
+                assert server.health()["checks"]["database"]["ok"]
+            assert rows.call(locked)["ended_at"] is None
+            stopped.rollback()
+        assert (await rows.ended(locked, timeout_s=10))["end_reason"] == "lost"
+
+    fleet.shared.run(scenario())
+
+
 def test_a_second_server_without_redis_is_told(fleet: Fleet) -> None:
     if fleet.redis_url:
         assert not [

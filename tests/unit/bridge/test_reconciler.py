@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import SimpleNamespace
@@ -78,10 +78,15 @@ class StubSuppliers:
         finally:
             self.at_once -= 1
 
-    async def lead_to(self, uuid: str, flow: Any, region_url: str) -> None:
-        if self.refuses:
-            raise self.refuses.pop(0)
-        self.led.append((uuid, flow, region_url))
+    def transfer(
+        self, uuid: str, region_url: str, fault: str, flow: Any
+    ) -> Callable[[], Awaitable[None]]:
+        async def transfer() -> None:
+            if self.refuses:
+                raise self.refuses.pop(0)
+            self.led.append((uuid, flow, region_url))
+
+        return transfer
 
     def hang_up(self, uuid: str, region_url: str, fault: str) -> Callable[[], Any]:
         async def hang_up() -> None:

@@ -101,6 +101,8 @@ def test_a_database_that_is_away_for_a_while_loses_nothing(
                 call.note("one")
             assert not await mirror.flush()
             assert mirror.trouble
+            # Calls that are not to be taken for lost, whatever has become of their sessions.
+            assert sorted(set(mirror.unwritten())) == ["u-0", "u-1", "u-2"]
             for call in calls:
                 call.turn(turn("i1", "second"))
                 call.turn(turn("i2", "third"))
@@ -110,6 +112,7 @@ def test_a_database_that_is_away_for_a_while_loses_nothing(
             mirror.report(report("completed", "u-1", carrier_duration_s=7))
             await settled(mirror)
             assert not mirror.trouble
+            assert mirror.unwritten() == []
 
     with caplog.at_level(logging.INFO, "sessions_app.mirror"):
         asyncio.run(story())
