@@ -193,7 +193,7 @@ class Reconciler:
         try:
             try:
                 flow = apology(call.agent, call.called)
-                await suppliers.lead_to(call.uuid, flow, call.region_url)
+                await suppliers.transfer(call.uuid, call.region_url, "", flow)()
             except VonageError as refused:
                 if refused.retryable:
                     raise

@@ -136,10 +136,6 @@ class Suppliers:
         """What the carrier knows of a caller's leg, asked once; None: nothing. VonageError."""
         return await self._enquiries.get_call(call_uuid, region_url or None)
 
-    async def lead_to(self, call_uuid: str, flow: ncco.Ncco, region_url: str) -> None:
-        """Have a leg do something else. VonageError."""
-        await self._vonage.transfer(call_uuid, flow, region_url or None)
-
 
 def _made_up_key() -> str:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)

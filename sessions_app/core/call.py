@@ -659,7 +659,9 @@ class Call:
         if wanted is not None:
             out.append(ev.Note("answer_overdue"))
             if not began:
-                wanted.tries = max(wanted.tries, TRIES_MOST - 1)
+                # Two sessions in a row that give nothing: another would not either.
+                least = TRIES_MOST if self.model.doubtful else TRIES_MOST - 1
+                wanted.tries = max(wanted.tries, least)
             self._try_again(wanted, now, out)
 
     def _drop_unheard(self, response_id: str, now: float, out: list[ev.Command]) -> None:

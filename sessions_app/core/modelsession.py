@@ -39,6 +39,11 @@ class ModelSession:
         self._begun_anew += 1
         return self._begun_anew <= BEGINNINGS_MOST
 
+    @property
+    def doubtful(self) -> bool:
+        """It has begun anew, and nothing of it has been heard since."""
+        return self._begun_anew > 0
+
     def proved_itself(self) -> None:
         """Something of it has been heard to its end."""
         self._begun_anew = 0
