@@ -251,6 +251,7 @@ class SessionManager:
         try:
             if former is not None:
                 await former.close(EndReason.REPLACED)
+                plan = replace(plan, memory=former.memory)
             session = self._make(call_uuid, caller, called, user_id, plan)
             self._sessions[call_uuid] = session
             self._plans[call_uuid] = plan
@@ -288,6 +289,7 @@ class SessionManager:
             provider_fares=partial(self._provider_fares, call_uuid, plan.fault),
             removed=self._removed,
             clips=plan.clips,
+            memory=plan.memory,
         )
         return CallSession(call_uuid, caller, called, user_id, setup=setup)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason
+from sessions_app.core.memory import Memory
 from sessions_app.core.phrases import Clips
 
 
@@ -52,3 +53,5 @@ class CallPlan:
     clips: Clips = field(default_factory=Clips)
     #: How long the caller is spoken to before the media connects.
     connect_delay_ms: int = 0
+    #: What was said so far, where this session takes the place of another of the same call.
+    memory: Memory | None = None

@@ -26,6 +26,7 @@ from sessions_app.core.agent import AgentProfile
 from sessions_app.core.call import Call
 from sessions_app.core.ear import Ear
 from sessions_app.core.limits import Limits
+from sessions_app.core.memory import Memory
 from sessions_app.core.phrases import Clips
 from sessions_app.logcontext import call_context
 from sessions_app.mirror import CallMirror
@@ -71,6 +72,8 @@ class CallSetup:
     removed: Callable[[CallSession], None]
     #: What can be said without any supplier.
     clips: Clips = field(default_factory=Clips)
+    #: What was said in a former session of the same call.
+    memory: Memory | None = None
 
 
 class CallSession:
@@ -113,6 +116,7 @@ class CallSession:
             provider_rate_hz=capabilities.rate_hz,
             voice_rate_hz=voice_rate_hz,
             clips=setup.clips,
+            memory=setup.memory,
             now=clock(),
         )
         self._ear = Ear()
@@ -145,6 +149,11 @@ class CallSession:
     def over(self) -> bool:
         """Its release has begun; nothing can be attached to it any more."""
         return self._ending.is_set()
+
+    @property
+    def memory(self) -> Memory:
+        """What was said and heard so far, for a session that takes this one's place."""
+        return self._call.memory
 
     @property
     def media_opened(self) -> bool:

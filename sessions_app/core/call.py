@@ -29,6 +29,8 @@ GREETING_ITEM = "greeting_1"
 TRIES_MOST = 2
 #: Sound that is sent again to a new session is taken for speech by then, if it is any.
 REHEARING_S = 1.2
+#: Whom the model has ignored once waits so long for it to begin, the next time.
+IGNORED_WAIT_S = 1.5
 #: A tick that comes so late means that this process, or its machine, stood still.
 ASLEEP_S = 1.0
 #: A phone that used to return marks, and goes on sending, does not get what we send if a mark is so
@@ -52,8 +54,10 @@ class Call:
         provider_rate_hz: int,
         voice_rate_hz: int = 0,
         clips: Clips | None = None,
+        memory: Memory | None = None,
         now: float,
     ) -> None:
+        """`memory`: the conversation that another session of the same call has led so far."""
         self.agent = agent
         self.limits = limits
         self.clips = clips or Clips()
@@ -67,7 +71,7 @@ class Call:
         self.listening = Listening()
         self.responses = Responses()
         self.model = ModelSession()
-        self.memory = Memory()
+        self.memory = memory or Memory()
         self.guard = Guard(agent, limits, self.playback, self.clips)
         self.goodbye = Goodbye(limits, self.playback, self.speaking, self.responses)
         self.tools = Tools()
@@ -83,7 +87,9 @@ class Call:
         #: When the carrier could not help a caller who is not connected.
         self._no_way_s: float | None = None
         self._over = False
-        self._greeted = False
+        self._greeted = self._resumes = memory is not None and memory.last_speaker is not None
+        #: Turns of the caller that the model has heard and not begun to answer.
+        self._ignored = 0
         #: The caller said something that no words and no answer stand for yet.
         self._unanswered = False
         self._retaining = False
@@ -155,7 +161,11 @@ class Call:
                 self._caller_speaks(event, now, out)
             case ev.SpeechStopped():
                 out += self.listening.stopped(event.item_id, self._clock_ms(now))
-                self._quiet_since_s = self.responses.due_since_s = now
+                self._quiet_since_s = now
+                # Who has been ignored once does not wait as long again.
+                self.responses.due_since_s = now - (
+                    max(0.0, self._patience_s - IGNORED_WAIT_S) if self._ignored else 0.0
+                )
                 self.guard.model_hears_end(now)
             case ev.CallerTranscript():
                 out += self.listening.transcript(event, self._clock_ms(now))
@@ -271,6 +281,8 @@ class Call:
         """
         self._nudges = 0
         self._unanswered = True
+        due_s = self.responses.due_since_s
+        self._ignored += due_s is not None and now - due_s >= self.limits.ignored_s
         self.responses.due_since_s = None
         self.guard.model_hears(now)
         if self.goodbye.call_off():
@@ -292,7 +304,7 @@ class Call:
     def _response_started(
         self, event: ev.ResponseStarted, now: float, out: list[ev.Command]
     ) -> None:
-        self.guard.unheard_s = None
+        self.guard.unheard_s, self._ignored = None, 0
         if cancel := self.responses.started(event.response_id, event.request_id, now):
             out.append(cancel)
             return
@@ -386,6 +398,9 @@ class Call:
         out += self.memory.recall()
         out += self.speaking.in_progress()
         self._greet(out)
+        if self._resumes:
+            self._resumes = False
+            self._want(Wanted(ev.Purpose.ANSWER, prompts.RESUMED))
         if self._unanswered:
             self.guard.rehears(now + REHEARING_S)
         if (wanted := self.responses.wanted) is not None:
@@ -551,7 +566,7 @@ class Call:
                 due.append(at_s)
         for since in (self._waiting_since(), self._stalled_since()):
             if since is not None:
-                due.append(since + self.limits.answer_s)
+                due.append(since + self._patience_s)
         if self._is_quiet():
             due.append(self._quiet_since_s + self.agent.nudge_after_s)
         return min(due)
@@ -615,13 +630,18 @@ class Call:
             self._nudge(now, out)
 
     def _wait_for_model(self, now: float, out: list[ev.Command]) -> None:
-        patience_s = self.limits.answer_s
+        patience_s = self._patience_s
         if (stalled := self._stalled_since()) is not None and now >= stalled + patience_s:
             out += self.speaking.cut(now, self._clock_ms(now))
             if self.responses.running is not None or self.responses.asked is None:
                 self._answer_overdue(now, out, began=True)
         while (since := self._waiting_since()) is not None and now >= since + patience_s:
             self._answer_overdue(now, out, began=self.responses.running is not None)
+
+    @property
+    def _patience_s(self) -> float:
+        doubtful = self.model.doubtful
+        return self.limits.doubtful_answer_s if doubtful else self.limits.answer_s
 
     def _waiting_since(self) -> float | None:
         """Since when a sound of the model has been due, while there is one to wait for."""
@@ -673,7 +693,8 @@ class Call:
         """When to ask about what only our ear has heard."""
         if self.guard.unheard_s is None or not self._is_quiet():
             return None
-        return self.guard.unheard_s + self.limits.unheard_s
+        # Not into the last sound of what the agent was saying.
+        return max(self.guard.unheard_s + self.limits.unheard_s, self._quiet_since_s + 0.3)
 
     def _stuck_at_s(self) -> float | None:
         """When a model that does not notice the end of the caller's turn is given up."""

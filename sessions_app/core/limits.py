@@ -19,6 +19,10 @@ class Limits:
     connect_s: float = 2.4
     #: A response that was asked for, or is due, must begin to sound this soon.
     answer_s: float = 4.0
+    #: The same for a model that has begun anew and has not been heard since.
+    doubtful_answer_s: float = 2.5
+    #: A model that has not begun to answer by then, when the caller speaks again, ignores him.
+    ignored_s: float = 2.0
     #: A caller who waits for the agent and hears nothing is spoken to this soon, whatever the
     #: reason. The promise is three seconds; the rest is the way to his ear.
     silence_s: float = 2.4

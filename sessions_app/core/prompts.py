@@ -22,6 +22,11 @@ CUT_OFF = (
     "A fault cut off what you were saying; the caller has heard what stands in the conversation. "
     "Go on from there. Do not repeat what was heard, and do not mention the fault."
 )
+RESUMED = (
+    "The line was interrupted for a moment and is back. If what the caller said last has no answer "
+    "yet, answer it now; else say in one short sentence, in the language of the conversation, that "
+    "you are back, and go on."
+)
 UNHEARD = (
     "The caller has said something that you could not hear. Say so in one short sentence, in the "
     "language of the conversation, and ask them to say it again."
