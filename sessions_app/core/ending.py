@@ -99,6 +99,10 @@ class Goodbye:
         by_s = now + self._speaking.left_ms(now) / 1000 + LAST_WORDS_S
         self.ending = Ending(reason, by_s, hang_up, said=True)
 
+    def at_once(self, reason: EndReason, now: float) -> None:
+        """There is nobody to hear anything; the socket, should it come, is refused."""
+        self.ending = Ending(reason, now, hang_up=False, said=True)
+
     def wait_for_transfer(self, reason: EndReason, now: float) -> None:
         """The carrier has been asked to take the caller over, and says soon whether it did."""
         self._responses.forget()
