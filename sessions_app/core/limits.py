@@ -16,7 +16,7 @@ class Limits:
     #: The media socket must open this soon after the answer.
     unclaimed_s: float = 30.0
     #: A caller whose leg is up must be connected to us this soon.
-    connect_s: float = 2.4
+    connect_s: float = 2.0
     #: A response that was asked for, or is due, must begin to sound this soon.
     answer_s: float = 4.0
     #: The same for a model that has begun anew and has not been heard since.
