@@ -25,7 +25,7 @@ class Limits:
     ignored_s: float = 2.0
     #: A caller who waits for the agent and hears nothing is spoken to this soon, whatever the
     #: reason. The promise is three seconds; the rest is the way to his ear.
-    silence_s: float = 2.4
+    silence_s: float = 2.2
     #: What our ear heard the caller say and the model did not is asked about this much later.
     unheard_s: float = 1.0
     #: A model that hears the caller still speak, when our ear heard him stop so long ago, is stuck.

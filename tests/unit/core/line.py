@@ -15,6 +15,7 @@ from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.call import Call
 from sessions_app.core.limits import Limits
+from sessions_app.core.memory import Memory
 from sessions_app.core.phrases import Clip, Clips, Phrase
 from sessions_app.core.playback import Playback
 
@@ -77,6 +78,10 @@ class Phone:
     def finish(self, item_id: str) -> None:
         self._queue.append((item_id, None))
 
+    def ask(self, now: float) -> None:
+        """A mark behind what was played so far."""
+        self._mark(now)
+
     def clear(self, now: float) -> None:
         self._queue.clear()
         self._due.clear()
@@ -109,7 +114,7 @@ class Phone:
     def _mark(self, now: float) -> None:
         self._since_mark_ms = 0.0
         self._serial += 1
-        self._playback.marked(f"m{self._serial}")
+        self._playback.marked(f"m{self._serial}", now)
         if self._marks:
             self._due.append((max(self._free_s, now) + WAY_S, f"m{self._serial}"))
 
@@ -157,6 +162,7 @@ class Line:
         open_media: bool = True,
         ready: bool = True,
         clips: Iterable[Clip] = (),
+        memory: Memory | None = None,
     ) -> None:
         self.now = self.began_s = now
         self.speaks = speaks
@@ -167,6 +173,7 @@ class Line:
             provider_rate_hz=RATE_HZ,
             voice_rate_hz=0 if speaks else RATE_HZ,
             clips=Clips(clips),
+            memory=memory,
             now=now,
         )
         self.phone = Phone(self.call.playback, marks=marks)
@@ -207,6 +214,8 @@ class Line:
                 self.phone.play(item_id, len(pcm) * 1000 / (rate_hz * 2))
             case ev.FinishItem(item_id=item_id):
                 self.phone.finish(item_id)
+            case ev.AskPhone():
+                self.phone.ask(self.now)
             case ev.ClearPhone():
                 self.phone.clear(self.now)
 
