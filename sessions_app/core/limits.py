@@ -19,7 +19,8 @@ class Limits:
     connect_s: float = 2.0
     #: A response that was asked for, or is due, must begin to sound this soon.
     answer_s: float = 4.0
-    #: The same for a model that has begun anew and has not been heard since.
+    #: The same for a model that has begun anew, or heard nothing where we did, and was not heard
+    #: since.
     doubtful_answer_s: float = 2.5
     #: A model that has not begun to answer by then, when the caller speaks again, ignores him.
     ignored_s: float = 2.0

@@ -20,11 +20,13 @@ class ModelSession:
         #: The model has taken over from a voice that failed.
         self.speaks_instead = False
         self._begun_anew = 0
+        #: It did not hear what our ear heard.
+        self.suspect = False
         self._renew_at_s: float | None = None
         self._last_call_s: float | None = None
 
     def came(self, now: float, life_s: float | None) -> None:
-        self.ready = True
+        self.ready, self.suspect = True, False
         self._renew_at_s = self._last_call_s = None
         if life_s is not None and life_s > 0:
             self._renew_at_s = now + max(life_s - RENEW_BEFORE_S, life_s * RENEW_SHARE)
@@ -46,7 +48,7 @@ class ModelSession:
 
     def proved_itself(self) -> None:
         """Something of it has been heard to its end."""
-        self._begun_anew = 0
+        self._begun_anew, self.suspect = 0, False
 
     def renew_at_s(self, *, quiet: bool) -> float | None:
         """When it has to be renewed: at the first quiet moment after a while, or before its end."""

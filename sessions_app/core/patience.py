@@ -119,8 +119,9 @@ class Patience:
 
     @property
     def _answer_s(self) -> float:
-        limits = self._parts.limits
-        return limits.doubtful_answer_s if self._parts.model.doubtful else limits.answer_s
+        limits, model = self._parts.limits, self._parts.model
+        in_doubt = model.doubtful or model.suspect
+        return limits.doubtful_answer_s if in_doubt else limits.answer_s
 
     def _waiting_since(self) -> float | None:
         """Since when a sound of the model has been due, while there is one to wait for."""
@@ -184,6 +185,7 @@ class Patience:
         """
         out.append(ev.Note("caller_unheard"))
         times = self._parts.guard.tell_unheard()
+        self._parts.model.suspect = True
         wanted = Wanted(ev.Purpose.ANSWER, prompts.UNHEARD, tries=TRIES_MOST - 1)
         if times == 1:
             self._parts.want(wanted)

@@ -40,8 +40,10 @@ class Playback:
 
     def __init__(self, lag_ms: float = 80.0) -> None:
         self.written_ms = 0.0
-        # Where the last thing that can be heard ends; behind it lies only silence.
+        # Where the last thing that can be heard ends, while that is still to come; and when it was,
+        # once it has been: the clock may be set anew behind it.
         self._audible_ms: float | None = None
+        self._sounded_s: float | None = None
         self._lag_ms = lag_ms
         # From each of these times on, the stream is, or was, played from there without a pause:
         # (seconds, milliseconds of the stream), the one being played first.
@@ -101,6 +103,7 @@ class Playback:
 
         `audible` False: the audio itself is silence too.
         """
+        self._note_sounded(now)
         arrives_s = now + self._lag_ms / 1000
         if self._plays_at_s(self.written_ms) < arrives_s:
             # The queue will have run dry, whether or not a mark has told: the phone begins again
@@ -134,6 +137,7 @@ class Playback:
             return False
         while self._marks and self._marks[0].at_ms <= position:
             self._marks.popleft()
+        self._note_sounded(now)
         self._marks_work = True
         self._told_ms = position
         # What was written after a pause begins when it came, however early the mark is.
@@ -177,7 +181,13 @@ class Playback:
 
     def sounds_until_s(self) -> float | None:
         """When the last sound written so far has been, or will have been, heard."""
-        return None if self._audible_ms is None else self._plays_at_s(self._audible_ms)
+        return self._sounded_s if self._audible_ms is None else self._plays_at_s(self._audible_ms)
+
+    def _note_sounded(self, now: float) -> None:
+        """Before the clock is set anew: what has been heard by now was heard when it was."""
+        until_s = self.sounds_until_s()
+        if self._audible_ms is not None and until_s is not None and until_s <= now:
+            self._sounded_s, self._audible_ms = until_s, None
 
     @property
     def marks_idle(self) -> bool:
@@ -191,6 +201,7 @@ class Playback:
     def cleared(self, now: float) -> None:
         """Everything not yet played was dropped from the phone's queue."""
         played = self.played_ms(now)
+        self._note_sounded(now)
         for stretch in self._stretches:
             heard = max(0.0, min(played, stretch.end_ms) - stretch.start_ms)
             self._heard_ms[stretch.item_id] = self._heard_ms.get(stretch.item_id, 0.0) + heard
@@ -198,7 +209,7 @@ class Playback:
         self._marks.clear()
         self.written_ms = self._told_ms = played
         if self._audible_ms is not None:
-            self._audible_ms = min(self._audible_ms, played)
+            self._sounded_s, self._audible_ms = now, None
         self._runs = [(now, played)]
 
     def forget(self, item_id: str) -> None:

@@ -28,7 +28,7 @@ from sessions_app.core.events import Event, ProviderCommand, ProviderLost
 from sessions_app.providers.base import Capabilities, ProviderSetup
 from sessions_app.providers.openai.conversation import RATE_HZ, Conversation
 from sessions_app.providers.openai.decoder import Decoder
-from sessions_app.providers.openai.faults import Fault, is_fatal
+from sessions_app.providers.openai.faults import SESSION_EXPIRED, Fault, is_fatal
 from sessions_app.providers.openai.sendqueue import SendQueue
 from sessions_app.providers.openai.wire import Encoder, session_update
 from sessions_app.providers.tls import tls_context
@@ -328,7 +328,8 @@ def _json_object(raw: str | bytes) -> dict[str, Any]:
 def _raise_fault(fault: Fault) -> NoReturn:
     """An error before the session is ready: going on would mean the server's own defaults."""
     ours = fault.event_id == _UPDATE_ID or fault.type == "invalid_request_error"
-    retryable = not fault.fatal and (not ours or fault.type == "server_error")
+    passing = fault.type == "server_error" or fault.code == SESSION_EXPIRED
+    retryable = not fault.fatal and (not ours or passing)
     raise ProviderError(f"session refused: {fault}", retryable=retryable, code=fault.name)
 
 

@@ -372,3 +372,32 @@ def test_a_mark_says_nothing_about_what_was_written_since() -> None:
     clock.mark_played("m1", 1.31)
     assert clock.heard_ms("b", 1.35) == 0
     assert clock.heard_ms("b", 1.48) == pytest.approx(100, abs=1)
+
+
+# ---------------------------------------------------------------------- what can be heard at all
+
+
+def test_the_last_sound_is_known_however_much_silence_is_written_behind_it() -> None:
+    clock = Playback(lag_ms=0)
+    assert clock.sounds_until_s() is None
+    ten_frames(clock, "a", 1.0)
+    clock.wrote("a", 3000, 1.0, audible=False)
+    assert clock.sounds_until_s() == pytest.approx(1.2)
+
+
+def test_when_it_was_heard_stays_known_though_the_clock_is_set_anew() -> None:
+    clock = working()
+    ten_frames(clock, "a", 1.0)
+    clock.wrote("a", 3000, 1.0, audible=False)
+    clock.cleared(3.0)
+    assert clock.sounds_until_s() == pytest.approx(1.2), "a clear of silence is no sound"
+    clock.marked("m1", 9.0)
+    clock.mark_played("m1", 9.1)
+    assert clock.sounds_until_s() == pytest.approx(1.2), "nor is a mark that comes back"
+
+
+def test_a_sound_that_is_cleared_was_heard_until_then() -> None:
+    clock = Playback(lag_ms=0)
+    ten_frames(clock, "a", 1.0, frames=100)
+    clock.cleared(1.5)
+    assert clock.sounds_until_s() == pytest.approx(1.5)
