@@ -252,6 +252,9 @@ class Patience:
             self._recovery.farewell(now, out)
             return
         self._stalled_s = self._stalled_since()
+        if (running := parts.responses.running) is not None:
+            # Else what is said now would stand behind it.
+            self.drop_unheard(running.response_id, now, out)
         item_id, clip = parts.guard.filler()
         out.append(ev.Note("silence_broken", clip.phrase.value))
         out += parts.speaking.play(item_id, clip)

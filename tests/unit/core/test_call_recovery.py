@@ -7,7 +7,7 @@ import pytest
 from sessions_app.core import events as ev
 from sessions_app.core.limits import Limits
 from sessions_app.core.memory import Memory
-from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, greeted, of, pcm
+from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, greeted, of, pcm, silent_pcm
 
 HOUR_S = 3600.0
 
@@ -245,3 +245,15 @@ def test_a_phone_that_falls_silent_is_asked_whether_it_is_there() -> None:
     line.wait(20)
     assert len(line.all(ev.AskPhone)) == 1, "once is enough"
     assert not line.all(ev.TransferToPerson), "it returned the mark"
+
+
+def test_what_is_said_into_silence_does_not_stand_behind_a_silent_answer() -> None:
+    line = greeted(Line(clips=CLIPS))
+    line.caller_says("u1", 1, "Tell me.")
+    line.started("r1")
+    line.do(ev.AgentAudio("r1", "i1", silent_pcm(20_000)))
+    line.wait(3.0)
+    assert line.phone.heard_ms("filler_1", line.now) > 300
+    line.do(ev.AgentItemDone("r1", "i1"), ev.ResponseDone("r1", "completed"))
+    line.wait(1.5)
+    assert line.phone.heard_ms("filler_1", line.now) == pytest.approx(1200, abs=30), "it was cut"
