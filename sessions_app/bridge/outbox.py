@@ -202,7 +202,7 @@ class Outbox:
         self._since_mark_ms = 0.0
         self._marks += 1
         mark_id = f"m{self._marks}"
-        self._playback.marked(mark_id)
+        self._playback.marked(mark_id, self._clock())
         await socket.send_mark(mark_id)
 
     async def _until_there_is_room(self) -> None:

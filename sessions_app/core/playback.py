@@ -119,10 +119,12 @@ class Playback:
             self._audible_ms = end
         self.written_ms = end + padding_ms
 
-    def marked(self, mark_id: str) -> None:
-        """A mark was queued behind everything written so far."""
+    def marked(self, mark_id: str, now: float) -> None:
+        """A mark was queued behind everything written so far, which may have been heard long
+        ago.
+        """
         if self._marks_work is not False:
-            due_s = self._plays_at_s(self.written_ms)
+            due_s = max(self._plays_at_s(self.written_ms), now)
             self._marks.append(_Mark(mark_id, self.written_ms, due_s))
 
     def mark_played(self, mark_id: str, now: float) -> bool:

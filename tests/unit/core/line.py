@@ -63,7 +63,7 @@ class Phone:
         self._due: deque[tuple[float, str]] = deque()
         self._serial = 0
         self._since_mark_ms = 0.0
-        self.holding = False
+        self.holding = self._asked = False
         #: As the bridge sets them: behind the first frame of a speech, and then so often. None:
         #: only behind the last.
         self.mark_every_ms: float | None = None
@@ -73,6 +73,10 @@ class Phone:
             part = min(FRAME_MS, audio_ms)
             self._queue.append((item_id, part))
             audio_ms -= part
+
+    def ask(self) -> None:
+        """A mark is wanted, whether or not there is something new."""
+        self._asked = True
 
     def finish(self, item_id: str) -> None:
         self._queue.append((item_id, None))
@@ -88,6 +92,9 @@ class Phone:
     def fill(self, now: float) -> list[ev.Event]:
         """Write what fits; gives what the bridge would tell the call."""
         told: list[ev.Event] = []
+        if self._asked:
+            self._asked = False
+            self._mark(now)
         while self._queue and not self.holding and self._playback.backlog_ms(now) < LEAD_MS:
             item_id, audio_ms = self._queue.popleft()
             if audio_ms is None:
@@ -109,7 +116,7 @@ class Phone:
     def _mark(self, now: float) -> None:
         self._since_mark_ms = 0.0
         self._serial += 1
-        self._playback.marked(f"m{self._serial}")
+        self._playback.marked(f"m{self._serial}", now)
         if self._marks:
             self._due.append((max(self._free_s, now) + WAY_S, f"m{self._serial}"))
 
@@ -209,6 +216,8 @@ class Line:
                 self.phone.finish(item_id)
             case ev.ClearPhone():
                 self.phone.clear(self.now)
+            case ev.AskPhone():
+                self.phone.ask()
 
     def wait(self, seconds: float) -> list[ev.Command]:
         """Let time pass: deadlines are ticked, the phone plays. Gives what was wanted."""
