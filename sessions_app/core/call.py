@@ -300,7 +300,7 @@ class Call:
         if running is None or running.wanted.purpose is ev.Purpose.GOODBYE:
             return
         # What begins while the caller speaks was made for a turn that was not his last word.
-        unwanted = self.goodbye.said or self.listening.caller_speaks
+        unwanted = self.goodbye.irrevocable or self.listening.caller_speaks
         if unwanted and (dropped := self.responses.drop_running()):
             out.append(dropped)
 
@@ -479,6 +479,8 @@ class Call:
         clip = self.clips.get(Phrase.ONE_MOMENT)
         if clip is not None and self._opened_s is not None and self.speaking.silent:
             out += self.speaking.play("leading_away", clip)
+            # Until it is on its way to the phone, the silence must not count as unbroken.
+            self.guard.silent_since(now)
         self.goodbye.wait_for_transfer(reason, now)
         out.append(ev.TransferToPerson())
 
@@ -497,6 +499,9 @@ class Call:
         """A goodbye that the model owes and cannot say is said for it."""
         ending = self.goodbye.ending
         assert ending is not None
+        if ending.transfer:
+            # He is being led to somebody who will speak to him.
+            return
         self.responses.forget()
         clip = self.clips.get(Phrase.GOODBYE)
         if clip is None or self._opened_s is None or not self.speaking.silent:
