@@ -117,7 +117,7 @@ class Call:
                 self._end(ending.reason, now, out, hang_up=ending.hang_up)
             elif self._renewal_is_due(now):
                 out.append(ev.Note("session_renewed"))
-                self._begin_anew(None, now, out)
+                self._begin_anew(None, now, out, renewed=True)
             elif self._may_ask() and (request := self.responses.ask(now)):
                 out.append(request)
         self.memory.keep(out)
@@ -406,12 +406,14 @@ class Call:
         else:
             self._way_out(now, out)
 
-    def _begin_anew(self, wanted: Wanted | None, now: float, out: list[ev.Command]) -> None:
+    def _begin_anew(
+        self, wanted: Wanted | None, now: float, out: list[ev.Command], *, renewed: bool = False
+    ) -> None:
         """With another session of the model, and the same conversation. Nothing that was heard is
         said again, and nothing that is owed is forgotten.
         """
         heard_something = self.responses.running is not None and self.responses.running.spoke
-        if not self.model.may_begin_anew():
+        if not self.model.may_begin_anew(renewed=renewed):
             self._way_out(now, out)
             return
         self.model.went()
@@ -712,11 +714,9 @@ class Call:
         """When something is to be said, should nothing be heard until then."""
         if self._opened_s is None or self._muted or not self._owed():
             return None
-        at_s = self.guard.break_silence_at_s(self._opened_s)
-        if self.listening.caller_speaks and at_s is not None:
-            done_s = self.guard.done_speaking_s()
-            return None if done_s is None else max(at_s, done_s)
-        return at_s
+        return self.guard.break_silence_at_s(
+            self._opened_s, self.heard_caller_s, caller_speaks=self.listening.caller_speaks
+        )
 
     def _owed(self) -> bool:
         """The caller waits for the agent; otherwise it is the agent who waits for him."""

@@ -203,7 +203,9 @@ def test_a_mark_behind_what_was_heard_long_ago_is_not_late_at_once() -> None:
     clock.marked("m1", 9.0)
     assert clock.mark_due_s() == 9.0
     assert clock.played_ms(9.1) == clock.written_ms
+    heard_s = clock.sounds_until_s()
     assert clock.mark_played("m1", 9.1)
+    assert clock.sounds_until_s() == heard_s, "it says nothing of what was heard before it"
 
 
 def test_a_mark_that_is_lost_is_given_up_and_only_that_one() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sessions_app.core import events as ev
 from sessions_app.core.limits import Limits
-from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, of, pcm
+from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, pcm
 
 PERSON = "442079460111"
 
@@ -111,3 +111,119 @@ def test_a_goodbye_that_was_said_for_the_model_is_not_said_by_it_too(late_s: flo
     line.wait(8)
     assert len(played(line)) == 2, played(line)
     assert line.end() == ev.EndCall(ev.EndReason.AGENT_ENDED, hang_up=True)
+
+
+# ---------------------------------------------------------------------- who has heard what
+
+
+def ear(line: Line, seconds: float, spoken_ms: float = 1000.0) -> None:
+    """Our ear hears something for so long, and what comes from the phone is quiet again."""
+    line.do(ev.CallerAudible(True))
+    line.wait(seconds + 0.6)
+    line.do(ev.CallerAudible(False, spoken_ms))
+
+
+def test_a_session_that_stops_in_the_middle_of_what_it_hears_again_is_given_up_too() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True), ev.SpeechStarted("u1"))
+    line.wait(1.0)
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    line.wait(0.8)
+    line.do(ev.CallerAudible(False, 1200.0), ev.ProviderReady())
+    line.wait(0.1)
+    line.do(ev.SpeechStarted("v1"))
+    line.wait(3.0)
+    assert "silence_broken" in line.notes()
+    line.wait(3.0)
+    assert "provider_stuck" in line.notes()
+    assert len(line.all(ev.Reconnect)) == 2
+
+
+def test_a_caller_who_goes_on_speaking_to_the_new_session_is_not_spoken_to() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True), ev.SpeechStarted("u1"))
+    line.wait(1.0)
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    line.wait(0.4)
+    line.do(ev.ProviderReady())
+    line.wait(0.1)
+    line.do(ev.SpeechStarted("v1"))
+    line.wait(12.0)
+    assert line.notes() == ["provider_lost"]
+
+
+@pytest.mark.parametrize("heard_begin", [True, False])
+@pytest.mark.parametrize("still_speaks", [True, False])
+def test_what_was_said_while_the_model_was_away_and_is_not_heard_again_is_asked_about(
+    heard_begin: bool, still_speaks: bool
+) -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True))
+    if heard_begin:
+        line.do(ev.SpeechStarted("u1"))
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    line.wait(1.2)
+    if still_speaks:
+        line.do(ev.ProviderReady())
+        line.wait(1.0)
+    line.do(ev.CallerAudible(False, 900.0))
+    if not still_speaks:
+        line.do(ev.ProviderReady())
+    line.wait(5.0)
+    assert "caller_unheard" in line.notes()
+    assert len(line.requests()) == 1
+
+
+def test_what_is_heard_again_is_not_asked_about() -> None:
+    line = talk()
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    ear(line, 1.0)
+    line.do(ev.ProviderReady())
+    line.wait(0.2)
+    line.do(ev.SpeechStarted("v1"))
+    line.wait(0.1)
+    line.do(ev.SpeechStopped("v1"))
+    line.answer("r1", "i1", "It is like this.", 1500)
+    line.wait(8)
+    assert line.notes() == ["provider_lost"]
+    assert not line.requests()
+
+
+def test_the_echo_of_the_agent_is_nobody_who_was_not_heard() -> None:
+    line = talk()
+    for number in range(4):
+        line.caller_says(f"u{number}", 1.0, "Question?")
+        line.answer(f"r{number}", f"i{number}", "This is an answer.", 1500)
+        line.wait(0.4)
+        ear(line, 1.3)
+        line.wait(3)
+    assert line.notes() == []
+    line.do(ev.ResponseStarted("r9"), ev.AgentText("r9", "i9", "And?"))
+    line.do(ev.AgentAudio("r9", "i9", pcm(1000)), ev.ResponseDone("r9", "completed"))
+    line.wait(0.5)
+    ear(line, 1.5)
+    line.wait(1.5)
+    assert line.notes() == ["caller_unheard"], "he went on when the agent was silent"
+
+
+def test_a_phone_that_stops_sending_in_mid_word_leaves_nobody_in_silence() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True), ev.SpeechStarted("u1"))
+    line.wait(8)
+    assert line.notes() == [], "as long as he speaks"
+    line.caller_sends = False
+    line.wait(3)
+    assert line.notes() == ["silence_broken"]
+
+
+def test_a_session_that_was_renewed_in_time_is_as_good_as_any() -> None:
+    line = talk(life_s=20.0)
+    line.wait(14)
+    assert line.notes() == ["session_renewed"]
+    line.do(ev.ProviderReady(3600.0))
+    line.wait(1)
+    line.caller_says("u1", 1.0, "Question?")
+    line.wait(4.5)
+    assert "answer_overdue" in line.notes()
+    assert len(line.all(ev.Reconnect)) == 2
+    assert "apology" not in played(line)
