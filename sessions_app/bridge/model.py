@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.core.errors import ProviderError
@@ -35,6 +36,8 @@ class Model:
         self._emit = emit
         self._fares = fares
         self._provider = make()
+        #: The one that is listened to; None: it has been given up, and the next is not there yet.
+        self._live: Provider | None = None
         #: Given up, and not closed yet.
         self._former: list[Provider] = []
         self._again = asyncio.Event()
@@ -52,7 +55,10 @@ class Model:
         self._provider.send(command)
 
     def reconnect(self) -> None:
-        """Give up the conversation there is, if any, and begin another."""
+        """Give up the conversation there is, if any, and begin another. From here on it tells
+        nothing any more, even if it is breaking in this moment.
+        """
+        self._live = None
         self._again.set()
 
     async def run(self, inbox: Inbox) -> None:
@@ -71,7 +77,8 @@ class Model:
 
     async def _converse(self, inbox: Inbox) -> None:
         """One conversation, from handshake to end."""
-        provider = self._provider
+        provider = self._live = self._provider
+        tell = partial(self._tell, provider)
         opened = False
         try:
             try:
@@ -81,18 +88,22 @@ class Model:
                 raise ProviderError(f"not ready in {OPEN_TIMEOUT_S:g} s", retryable=True) from None
             opened = self.opened = True
             self._fares("")
-            self._emit(ProviderReady(provider.life_s))
+            tell(ProviderReady(provider.life_s))
             async with asyncio.TaskGroup() as streams:
                 streams.create_task(provider.write(), name="to provider")
                 streams.create_task(inbox.run(provider.send_audio), name="inbox")
-                await provider.read(self._emit)
+                await provider.read(tell)
         except* ProviderError as errors:
             error = errors.exceptions[0]
             assert isinstance(error, ProviderError)
             if not opened or not error.retryable:
                 self._fares(str(error))
             logger.warning("the model's service is lost: %s", error)
-            self._emit(ProviderLost(str(error), error.retryable))
+            tell(ProviderLost(str(error), error.retryable))
+
+    def _tell(self, provider: Provider, event: Event) -> None:
+        if provider is self._live:
+            self._emit(event)
 
     async def _close_former(self) -> None:
         while self._former:

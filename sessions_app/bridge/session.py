@@ -42,8 +42,9 @@ HANG_UP_TIMEOUT_S = 1.5
 #: What the phone sends at a time.
 FRAME_MS = 20.0
 
-#: A clock so late has not been late: the process stood still, suspended or starved.
-STOOD_STILL_S = 2.0
+#: A clock so late has not been late: the process stood still, suspended or starved. Less than what
+#: would make a healthy phone look frozen.
+STOOD_STILL_S = 1.5
 #: Then what came meanwhile is read for so long before anybody is judged by the clock.
 CATCH_UP_S = 1.0
 
@@ -385,12 +386,16 @@ class CallSession:
             self._deadline_moved.clear()
             deadline = self._call.next_deadline()
             asked_s = self._clock()
-            delay_s = None if deadline is None else max(0.0, deadline - asked_s)
+            due_s = math.inf if deadline is None else max(deadline, asked_s)
+            timed_out = False
             try:
-                async with asyncio.timeout(delay_s):
+                async with asyncio.timeout(None if deadline is None else due_s - asked_s):
                     await self._deadline_moved.wait()
             except TimeoutError:
-                late_s = self._clock() - asked_s - (delay_s or 0.0)
-                if late_s >= STOOD_STILL_S:
-                    await asyncio.sleep(CATCH_UP_S)
+                timed_out = True
+            # Where everything is late, something else may wake this before its own timer does.
+            late_s = max(0.0, self._clock() - due_s)
+            if late_s >= STOOD_STILL_S:
+                await asyncio.sleep(CATCH_UP_S)
+            if timed_out or late_s > 0:
                 self.handle(ev.Tick(late_s))

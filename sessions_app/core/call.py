@@ -282,7 +282,7 @@ class Call:
         if running is None or running.wanted.purpose is ev.Purpose.GOODBYE:
             return
         # What begins while the caller speaks was made for a turn that was not his last word.
-        unwanted = self.goodbye.said or self.listening.caller_speaks
+        unwanted = self.goodbye.irrevocable or self.listening.caller_speaks
         if unwanted and (dropped := self.responses.drop_running()):
             out.append(dropped)
 

@@ -46,14 +46,21 @@ class Goodbye:
     def said(self) -> bool:
         return self.ending is not None and self.ending.said
 
+    @property
+    def irrevocable(self) -> bool:
+        """Nothing more is to be heard of the model, whoever speaks."""
+        return self.ending is not None and (self.ending.said or self.ending.transfer)
+
     def agent_ends(self, now: float) -> None:
         """The model wants to end the call; what it says beside that is still to be heard."""
         if self.ending is None:
             self.ending = Ending(EndReason.AGENT_ENDED, now + self._limits.goodbye_s)
 
     def call_off(self) -> bool:
-        """The caller has more to say. False: the goodbye is on its way, and he is late."""
-        if self.said:
+        """The caller has more to say. False: the goodbye is on its way, or the carrier has been
+        asked to take him over, and he is late.
+        """
+        if self.irrevocable:
             return False
         self.ending = None
         return True

@@ -20,6 +20,8 @@ SEMANTIC_WAIT_S = 4.0
 AGREE_S = 1.5
 #: What is shorter may be a cough.
 SPOKEN_MS = 200.0
+#: So long after the agent's last sound its echo may still come from the phone.
+ECHO_S = 0.5
 
 
 class Guard:
@@ -40,6 +42,7 @@ class Guard:
         self._ear_began_s = self._model_began_s = -math.inf
         self._ear_stopped_s: float | None = None
         self._rehears_until_s = -math.inf
+        self._rehears = False
         self.audible = False
         #: Since when something has been said that only our ear has heard.
         self.unheard_s: float | None = None
@@ -56,14 +59,18 @@ class Guard:
             return
         self._caller_s = self._ear_stopped_s = now - PAUSE_S
         heard_by_model = self._model_began_s >= self._ear_began_s - AGREE_S
-        if model_ready and spoken_ms >= SPOKEN_MS and not heard_by_model:
+        agent_s = self._playback.sounds_until_s()
+        # A model may well know the agent's own voice when it comes back.
+        echo = agent_s is not None and self._caller_s <= agent_s + ECHO_S
+        if model_ready and spoken_ms >= SPOKEN_MS and not heard_by_model and not echo:
             self.unheard_s = now
 
     def model_hears(self, now: float) -> None:
         """The model, too, heard him begin."""
         self._model_began_s = now
+        self._rehears = now < self._rehears_until_s
         self.unheard_s, self._unheard_in_a_row = None, 0
-        if now >= self._rehears_until_s:
+        if not self._rehears:
             self._caller_s = now
 
     def model_hears_end(self, now: float) -> None:
@@ -78,10 +85,13 @@ class Guard:
         return self._unheard_in_a_row
 
     def rehears(self, until_s: float) -> None:
-        """What the model hears until then, it hears a second time: the caller has long been
-        silent.
+        """What a new session hears until then, it hears a second time: the caller has long been
+        silent. If it hears nothing, he is unheard.
         """
         self._rehears_until_s = until_s
+        self._model_began_s = -math.inf
+        if not self.audible:
+            self.unheard_s = until_s
 
     def silent_since(self, now: float) -> None:
         """From here on silence is counted anew."""
@@ -91,10 +101,10 @@ class Guard:
         """When our ear heard the end of what the model still takes for speech, plus the time that
         a healthy one may take to notice.
         """
-        stopped = self._ear_stopped_s
-        if stopped is None or stopped < self._model_began_s:
+        stopped, began = self._ear_stopped_s, self._model_began_s
+        if stopped is None or (stopped < began and not self._rehears):
             return None
-        return stopped + self._turn_end_s
+        return max(stopped, began) + self._turn_end_s
 
     def stuck_at_s(self) -> float | None:
         """When a model that still hears the caller speak has to be given up."""
@@ -107,12 +117,23 @@ class Guard:
 
     # ------------------------------------------------------------------ silence
 
-    def break_silence_at_s(self, opened_s: float) -> float | None:
-        """When something has to be said, should nothing be heard until then; None: nothing can."""
-        if self.audible or self._clips.get(Phrase.ONE_MOMENT) is None:
+    def break_silence_at_s(
+        self, opened_s: float, frame_s: float, *, caller_speaks: bool
+    ) -> float | None:
+        """When something has to be said, should nothing be heard until then; None: nothing can.
+
+        `frame_s`: when the phone last sent anything. `caller_speaks`: as the model hears it.
+        """
+        if self._clips.get(Phrase.ONE_MOMENT) is None:
             return None
+        # Whom our ear hears speaks for as long as his phone sends.
+        caller_s = frame_s if self.audible else self._caller_s
         sounds_until_s = self._playback.sounds_until_s() or opened_s
-        return max(opened_s, self._caller_s, sounds_until_s) + self._limits.silence_s
+        at_s = max(opened_s, caller_s, sounds_until_s) + self._limits.silence_s
+        if not caller_speaks or self.audible:
+            return at_s
+        done_s = self.done_speaking_s()
+        return None if done_s is None else max(at_s, done_s)
 
     def filler(self) -> tuple[str, Clip]:
         """What is said into the silence this time: a name for it, and the words."""

@@ -20,6 +20,8 @@ class ModelSession:
         #: The model has taken over from a voice that failed.
         self.speaks_instead = False
         self._begun_anew = 0
+        #: It has begun anew after a fault, and nothing of it has been heard since.
+        self.doubtful = False
         #: It did not hear what our ear heard.
         self.suspect = False
         self._renew_at_s: float | None = None
@@ -36,19 +38,18 @@ class ModelSession:
         self.ready = False
         self._renew_at_s = self._last_call_s = None
 
-    def may_begin_anew(self) -> bool:
-        """Whether another session is worth a try; counts it."""
+    def may_begin_anew(self, *, renewed: bool) -> bool:
+        """Whether another session is worth a try; counts it. `renewed`: the one there is has done
+        nothing wrong.
+        """
         self._begun_anew += 1
+        self.doubtful = self.doubtful or not renewed
         return self._begun_anew <= BEGINNINGS_MOST
-
-    @property
-    def doubtful(self) -> bool:
-        """It has begun anew, and nothing of it has been heard since."""
-        return self._begun_anew > 0
 
     def proved_itself(self) -> None:
         """Something of it has been heard to its end."""
-        self._begun_anew, self.suspect = 0, False
+        self._begun_anew = 0
+        self.doubtful = self.suspect = False
 
     def renew_at_s(self, *, quiet: bool) -> float | None:
         """When it has to be renewed: at the first quiet moment after a while, or before its end."""

@@ -226,11 +226,11 @@ class Patience:
         parts = self._parts
         if parts.phone.opened_s is None or parts.phone.muted or not self._owed():
             return None
-        at_s = parts.guard.break_silence_at_s(parts.phone.opened_s)
-        if parts.listening.caller_speaks and at_s is not None:
-            done_s = parts.guard.done_speaking_s()
-            return None if done_s is None else max(at_s, done_s)
-        return at_s
+        return parts.guard.break_silence_at_s(
+            parts.phone.opened_s,
+            parts.phone.heard_s,
+            caller_speaks=parts.listening.caller_speaks,
+        )
 
     def _owed(self) -> bool:
         """The caller waits for the agent; otherwise it is the agent who waits for him."""

@@ -33,6 +33,8 @@ class _Mark:
     at_ms: float
     #: When it should come back, if the phone does not stall.
     due_s: float
+    #: It stands behind nothing that was still to be played: it tells only that the phone is there.
+    idle: bool
 
 
 class Playback:
@@ -122,31 +124,35 @@ class Playback:
             self._audible_ms = end
         self.written_ms = end + padding_ms
 
-    def marked(self, mark_id: str, now: float = 0.0) -> None:
-        """A mark was queued behind everything written so far; `now` counts where all of that has
-        been played long ago.
+    def marked(self, mark_id: str, now: float) -> None:
+        """A mark was queued behind everything written so far, which may have been heard long
+        ago.
         """
         if self._marks_work is not False:
-            due_s = max(self._plays_at_s(self.written_ms), now + self._lag_ms / 1000)
-            self._marks.append(_Mark(mark_id, self.written_ms, due_s))
+            played_s = self._plays_at_s(self.written_ms)
+            mark = _Mark(mark_id, self.written_ms, max(played_s, now), idle=played_s < now)
+            self._marks.append(mark)
 
     def mark_played(self, mark_id: str, now: float) -> bool:
         """The phone returned a mark: all before it was heard. False for one not waited for."""
-        position = next((m.at_ms for m in self._marks if m.mark_id == mark_id), None)
-        if position is None:
+        mark = next((m for m in self._marks if m.mark_id == mark_id), None)
+        if mark is None:
             return False
+        position = mark.at_ms
         while self._marks and self._marks[0].at_ms <= position:
             self._marks.popleft()
-        self._note_sounded(now)
         self._marks_work = True
         self._told_ms = position
+        if mark.idle:
+            return True
+        self._note_sounded(now)
         # What was written after a pause begins when it came, however early the mark is.
         later = [r for r in self._runs if r[1] > position or (r[1] == position and r[0] > now)]
         self._runs = [(now, position)]
         for at_s, at_ms in later:
             self._runs.append((max(at_s, self._plays_at_s(at_ms)), at_ms))
-        for mark in self._marks:
-            mark.due_s = max(mark.due_s, self._plays_at_s(mark.at_ms))
+        for later_mark in self._marks:
+            later_mark.due_s = max(later_mark.due_s, self._plays_at_s(later_mark.at_ms))
         return True
 
     def heard_ms(self, item_id: str, now: float) -> int:

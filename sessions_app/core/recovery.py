@@ -56,10 +56,12 @@ class Recovery:
         else:
             self.way_out(now, out)
 
-    def begin_anew(self, wanted: Wanted | None, now: float, out: list[ev.Command]) -> None:
+    def begin_anew(
+        self, wanted: Wanted | None, now: float, out: list[ev.Command], *, renewed: bool = False
+    ) -> None:
         """With another session of the model, and the same conversation."""
         parts, running = self._parts, self._parts.responses.running
-        if not parts.model.may_begin_anew():
+        if not parts.model.may_begin_anew(renewed=renewed):
             self.way_out(now, out)
             return
         parts.model.went()
@@ -107,7 +109,7 @@ class Recovery:
 
     def renew(self, now: float, out: list[ev.Command]) -> None:
         out.append(ev.Note("session_renewed"))
-        self.begin_anew(None, now, out)
+        self.begin_anew(None, now, out, renewed=True)
 
     def voice_lost(self, event: ev.ClauseFailed, now: float, out: list[ev.Command]) -> None:
         """The other service's voice fails: from here on the model speaks itself."""
@@ -147,6 +149,8 @@ class Recovery:
         clip = parts.clips.get(Phrase.ONE_MOMENT)
         if clip is not None and parts.phone.opened_s is not None and parts.speaking.silent:
             out += parts.speaking.play("leading_away", clip)
+            # Until it is on its way to the phone, the silence must not count as unbroken.
+            parts.guard.silent_since(now)
         parts.goodbye.wait_for_transfer(reason, now)
         out.append(ev.TransferToPerson())
 
@@ -176,6 +180,9 @@ class Recovery:
         """A goodbye that the model owes and cannot say is said for it."""
         parts, ending = self._parts, self._parts.goodbye.ending
         assert ending is not None
+        if ending.transfer:
+            # He is being led to somebody who will speak to him.
+            return
         parts.responses.forget()
         clip = parts.clips.get(Phrase.GOODBYE)
         if clip is None or parts.phone.opened_s is None or not parts.speaking.silent:

@@ -151,7 +151,9 @@ class Responses:
         self.wanted = None
 
     def forget(self) -> None:
-        """Nothing is wanted, and nothing is waited for any more."""
+        """Nothing is wanted, nothing is waited for, and what runs is not to be heard any more."""
+        if self.running is not None:
+            self._dead.append(self.running.response_id)
         self.wanted = self.asked = self.running = None
 
     def lost(self) -> Wanted | None:
@@ -163,8 +165,6 @@ class Responses:
             wanted = wanted or self.asked.wanted
         if self.running is not None and not self.is_dead(self.running.response_id):
             wanted = wanted or again(self.running)
-        if self.running is not None:
-            self._dead.append(self.running.response_id)
         self.forget()
         return wanted or (Wanted(Purpose.ANSWER) if due else None)
 

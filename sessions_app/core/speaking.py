@@ -75,7 +75,8 @@ class Speaking:
     def only_silence(self, response_id: str) -> bool:
         """Something of that response is on its way that holds no sound."""
         return any(
-            item.response_id == response_id and not item.sounds for item in self._items.values()
+            item.response_id == response_id and item.speaks_itself and not item.sounds
+            for item in self._items.values()
         )
 
     def left_ms(self, now: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sessions_app.bridge.inbox import Inbox
+from sessions_app.bridge.model import Model
 from sessions_app.core import events as ev
 from sessions_app.core.errors import ProviderError
 from sessions_app.core.phrases import Clip, Clips, Phrase
@@ -155,5 +156,29 @@ def test_where_the_transfer_fails_the_caller_hears_an_apology_and_is_hung_up_on(
         assert session.end_reason is ev.EndReason.PROVIDER_FAILED
         assert world.hung_up == 1
         assert len(world.socket.frames) - frames >= 50, "the apology was not heard"
+
+    run(story())
+
+
+def test_a_session_that_has_been_given_up_tells_nothing_any_more() -> None:
+    async def story() -> None:
+        told: list[ev.Event] = []
+        first, second = FakeProvider(), FakeProvider()
+        providers = iter([first, second])
+        model = Model(lambda: next(providers), told.append, lambda trouble: None)
+        running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
+        await asyncio.sleep(0.1)
+        first.lost.set()
+        # It has broken, and its writer is being ended, in the moment it is given up.
+        await asyncio.sleep(0)
+        model.reconnect()
+        assert first.emit is not None
+        first.emit(ev.SpeechStarted("u1"))
+        await asyncio.sleep(0.1)
+        assert told == [ev.ProviderReady(None), ev.ProviderReady(None)]
+        running.cancel()
+        await asyncio.wait([running])
+        await model.close()
+        assert first.closed and second.closed
 
     run(story())

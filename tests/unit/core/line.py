@@ -13,6 +13,7 @@ from typing import Any
 
 from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
+from sessions_app.core.audio import audible
 from sessions_app.core.call import Call
 from sessions_app.core.limits import Limits
 from sessions_app.core.memory import Memory
@@ -58,29 +59,29 @@ class Phone:
     def __init__(self, playback: Playback, *, marks: bool = True) -> None:
         self._playback = playback
         self._marks = marks
-        self._queue: deque[tuple[str, float] | tuple[str, None]] = deque()
+        self._queue: deque[tuple[str, float, bool] | tuple[str, None, bool]] = deque()
         self._played: list[tuple[str, float, float]] = []
         self._free_s = 0.0
         self._due: deque[tuple[float, str]] = deque()
         self._serial = 0
         self._since_mark_ms = 0.0
-        self.holding = False
+        self.holding = self._asked = False
         #: As the bridge sets them: behind the first frame of a speech, and then so often. None:
         #: only behind the last.
         self.mark_every_ms: float | None = None
 
-    def play(self, item_id: str, audio_ms: float) -> None:
+    def play(self, item_id: str, audio_ms: float, *, audible: bool) -> None:
         while audio_ms > 0:
             part = min(FRAME_MS, audio_ms)
-            self._queue.append((item_id, part))
+            self._queue.append((item_id, part, audible))
             audio_ms -= part
 
-    def finish(self, item_id: str) -> None:
-        self._queue.append((item_id, None))
+    def ask(self) -> None:
+        """A mark is wanted, whether or not there is something new."""
+        self._asked = True
 
-    def ask(self, now: float) -> None:
-        """A mark behind what was played so far."""
-        self._mark(now)
+    def finish(self, item_id: str) -> None:
+        self._queue.append((item_id, None, False))
 
     def clear(self, now: float) -> None:
         self._queue.clear()
@@ -93,8 +94,11 @@ class Phone:
     def fill(self, now: float) -> list[ev.Event]:
         """Write what fits; gives what the bridge would tell the call."""
         told: list[ev.Event] = []
+        if self._asked:
+            self._asked = False
+            self._mark(now)
         while self._queue and not self.holding and self._playback.backlog_ms(now) < LEAD_MS:
-            item_id, audio_ms = self._queue.popleft()
+            item_id, audio_ms, sounds = self._queue.popleft()
             if audio_ms is None:
                 if self._free_s > 0:
                     self._mark(now)
@@ -102,7 +106,7 @@ class Phone:
                 continue
             if self._playback.backlog_ms(now) <= 0 and self.mark_every_ms is not None:
                 self._since_mark_ms = self.mark_every_ms
-            self._playback.wrote(item_id, audio_ms, now, FRAME_MS - audio_ms)
+            self._playback.wrote(item_id, audio_ms, now, FRAME_MS - audio_ms, audible=sounds)
             start = max(self._free_s, now + WAY_S)
             self._played.append((item_id, start, start + audio_ms / 1000))
             self._free_s = start + FRAME_MS / 1000
@@ -211,13 +215,14 @@ class Line:
     def _carry_out(self, command: ev.Command) -> None:
         match command:
             case ev.Play(item_id=item_id, pcm=pcm, rate_hz=rate_hz):
-                self.phone.play(item_id, len(pcm) * 1000 / (rate_hz * 2))
+                audio_ms = len(pcm) * 1000 / (rate_hz * 2)
+                self.phone.play(item_id, audio_ms, audible=audible(pcm))
             case ev.FinishItem(item_id=item_id):
                 self.phone.finish(item_id)
-            case ev.AskPhone():
-                self.phone.ask(self.now)
             case ev.ClearPhone():
                 self.phone.clear(self.now)
+            case ev.AskPhone():
+                self.phone.ask()
 
     def wait(self, seconds: float) -> list[ev.Command]:
         """Let time pass: deadlines are ticked, the phone plays. Gives what was wanted."""

@@ -52,7 +52,7 @@ class Book:
                 self.first_write_s = self.first_write_s or self.now
             case ("mark",):
                 self.serial += 1
-                self.clock.marked(f"m{self.serial}")
+                self.clock.marked(f"m{self.serial}", self.now)
                 self.marks.append((f"m{self.serial}", self.clock.written_ms))
             case ("return", int(which)) if which < len(self.marks):
                 # A phone plays at one second a second, so no mark comes back before its time.
@@ -173,7 +173,7 @@ def working() -> Playback:
     """A clock whose phone has returned a mark."""
     clock = Playback(lag_ms=0)
     ten_frames(clock, "x", 0.0)
-    clock.marked("m0")
+    clock.marked("m0", 0.0)
     assert clock.mark_played("m0", 0.2)
     return clock
 
@@ -181,7 +181,7 @@ def working() -> Playback:
 def test_a_phone_that_stalls_is_believed_what_it_has_told_and_no_more() -> None:
     clock = working()
     ten_frames(clock, "a", 1.0)
-    clock.marked("m1")
+    clock.marked("m1", 1.0)
     ten_frames(clock, "a", 1.0)
     assert clock.heard_ms("a", 1.4) == 200, "held at the mark, which may be a little late"
     assert clock.heard_ms("a", 1.5) == 0, "the phone stands still, nobody knows since when"
@@ -193,17 +193,27 @@ def test_a_phone_that_stalls_is_believed_what_it_has_told_and_no_more() -> None:
 def test_a_mark_that_comes_early_moves_the_clock_on() -> None:
     clock = Playback(lag_ms=80)
     ten_frames(clock, "a", 1.0)
-    clock.marked("m1")
+    clock.marked("m1", 1.0)
     clock.mark_played("m1", 1.2)
     assert clock.heard_ms("a", 1.2) == 200
+
+
+def test_a_mark_behind_what_was_heard_long_ago_is_not_late_at_once() -> None:
+    clock = working()
+    clock.marked("m1", 9.0)
+    assert clock.mark_due_s() == 9.0
+    assert clock.played_ms(9.1) == clock.written_ms
+    heard_s = clock.sounds_until_s()
+    assert clock.mark_played("m1", 9.1)
+    assert clock.sounds_until_s() == heard_s, "it says nothing of what was heard before it"
 
 
 def test_a_mark_that_is_lost_is_given_up_and_only_that_one() -> None:
     clock = working()
     ten_frames(clock, "a", 1.0)
-    clock.marked("m1")
+    clock.marked("m1", 1.0)
     ten_frames(clock, "a", 1.0, frames=200)
-    clock.marked("m2")
+    clock.marked("m2", 1.0)
     assert clock.heard_ms("a", 1.2 + MARK_LOST_MS / 1000 - 0.01) == 0
     assert clock.heard_ms("a", 1.2 + MARK_LOST_MS / 1000 + 0.01) == pytest.approx(2210, abs=2)
     assert clock.heard_ms("a", 5.4) == 4200
@@ -215,12 +225,12 @@ def test_a_mark_that_is_lost_is_given_up_and_only_that_one() -> None:
 def test_a_phone_without_marks_is_waited_for_once() -> None:
     clock = Playback(lag_ms=0)
     ten_frames(clock, "a", 1.0)
-    clock.marked("m1")
+    clock.marked("m1", 1.0)
     ten_frames(clock, "a", 1.0)
     assert clock.heard_ms("a", 2.0) == 200
     assert clock.heard_ms("a", 4.0) == 400
     ten_frames(clock, "b", 10.0)
-    clock.marked("m2")
+    clock.marked("m2", 10.0)
     ten_frames(clock, "b", 10.0)
     assert clock.heard_ms("b", 10.3) == 300
 
@@ -228,7 +238,7 @@ def test_a_phone_without_marks_is_waited_for_once() -> None:
 def test_a_mark_of_before_a_clear_says_nothing_about_after() -> None:
     clock = working()
     ten_frames(clock, "a", 1.0)
-    clock.marked("m1")
+    clock.marked("m1", 1.0)
     clock.cleared(1.1)
     ten_frames(clock, "b", 1.2)
     assert not clock.mark_played("m1", 1.2)
@@ -250,7 +260,7 @@ def test_a_long_call_is_forgotten_as_it_is_settled() -> None:
     for number in range(2000):
         now = number * 1.0
         ten_frames(clock, f"item{number}", now)
-        clock.marked(f"m{number}")
+        clock.marked(f"m{number}", now)
         clock.played_ms(now + 0.9)
         clock.forget(f"item{number}")
     assert len(clock._stretches) + len(clock._marks) + len(clock._heard_ms) < 10
@@ -280,7 +290,7 @@ class HonestPhone:
 
     def mark(self, back_s: float | None) -> None:
         self.serial += 1
-        self.clock.marked(f"m{self.serial}")
+        self.clock.marked(f"m{self.serial}", self.now)
         if back_s is not None:
             at = max(self.free_s, self.now + self.way_s) + back_s
             self.due.append((max(at, self.due[-1][0] if self.due else 0.0), f"m{self.serial}"))
@@ -353,13 +363,13 @@ def test_in_the_end_everything_an_honest_phone_played_counts_as_heard(
 def test_what_is_written_while_a_mark_is_waited_for_begins_when_it_was_written() -> None:
     clock = Playback(lag_ms=0)
     ten_frames(clock, "a", 1.0)
-    clock.marked("m1")
+    clock.marked("m1", 1.0)
     ten_frames(clock, "b", 2.5)
     assert clock.heard_ms("b", 2.6) == 0
     assert clock.heard_ms("b", 3.21) == 200, "the mark is given up by now"
     early = Playback(lag_ms=0)
     ten_frames(early, "a", 1.0)
-    early.marked("m1")
+    early.marked("m1", 1.0)
     ten_frames(early, "b", 3.15)
     assert early.heard_ms("b", 3.21) == pytest.approx(60, abs=1)
 
@@ -367,7 +377,7 @@ def test_what_is_written_while_a_mark_is_waited_for_begins_when_it_was_written()
 def test_a_mark_says_nothing_about_what_was_written_since() -> None:
     clock = Playback(lag_ms=80)
     ten_frames(clock, "a", 1.0)
-    clock.marked("m1")
+    clock.marked("m1", 1.0)
     ten_frames(clock, "b", 1.3)
     clock.mark_played("m1", 1.31)
     assert clock.heard_ms("b", 1.35) == 0

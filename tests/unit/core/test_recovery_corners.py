@@ -1,0 +1,229 @@
+"""Awkward moments of a recovery, and healthy calls that must not be taken for broken ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from sessions_app.core import events as ev
+from sessions_app.core.limits import Limits
+from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, pcm
+
+PERSON = "442079460111"
+
+
+def talk(*, person: str = "", nudge_after_s: float = 120.0, life_s: float | None = None) -> Line:
+    """A call whose prepared greeting has been heard, on a phone that returns its marks."""
+    profile = agent(
+        greeting="Hello, how can I help you?", fallback_number=person, nudge_after_s=nudge_after_s
+    )
+    line = Line(profile, Limits(), clips=(*CLIPS, GREETING_CLIP), ready=False)
+    line.phone.mark_every_ms = 500.0
+    line.do(ev.ProviderReady(life_s))
+    line.wait(3)
+    assert line.turn("greeting_1").final
+    return line
+
+
+def played(line: Line) -> list[str]:
+    """The items that were given to the phone, in order, each once."""
+    return list(dict.fromkeys(play.item_id for play in line.all(ev.Play)))
+
+
+# ---------------------------------------------------------------------- the phone
+
+
+@pytest.mark.parametrize("stalls_s", [0.9, 1.05, 1.5])
+def test_a_phone_that_is_silent_for_a_moment_while_nobody_speaks_is_asked_and_believed(
+    stalls_s: float,
+) -> None:
+    line = talk(person=PERSON)
+    line.wait(10)
+    line.caller_sends = False
+    line.wait(stalls_s)
+    line.caller_sends = True
+    line.wait(5)
+    assert len(line.all(ev.AskPhone)) == (stalls_s > 1.0)
+    assert "media_half_dead" not in line.notes()
+    assert not line.all(ev.TransferToPerson)
+
+
+# ---------------------------------------------------------------------- on the way out
+
+
+def half_dead(line: Line) -> None:
+    """The agent speaks, and the phone returns no marks any more, until that is noticed."""
+    line.caller_says("u1", 1.0, "Question?")
+    line.started("r1")
+    line.do(
+        ev.AgentText("r1", "i1", "This is a long answer."), ev.AgentAudio("r1", "i1", pcm(4000))
+    )
+    line.wait(0.3)
+    line.phone._marks = False
+    line.phone._due.clear()
+    line.wait(2.6)
+    assert line.all(ev.TransferToPerson) == [ev.TransferToPerson()]
+
+
+def test_a_caller_who_speaks_while_he_is_led_away_does_not_call_it_off() -> None:
+    line = talk(person=PERSON)
+    half_dead(line)
+    line.do(ev.SpeechStarted("u2"))
+    line.wait(0.4)
+    line.do(ev.SpeechStopped("u2"), ev.ResponseStarted("r2"))
+    assert "r2" in [cancel.response_id for cancel in line.all(ev.CancelResponse)]
+    line.do(ev.AgentAudio("r2", "i2", pcm(500)))
+    assert "i2" not in played(line)
+    line.do(ev.MediaClosed(clean=True))
+    assert line.end() == ev.EndCall(ev.EndReason.TRANSFERRED, hang_up=False)
+
+
+def test_a_model_that_goes_while_he_is_led_away_bids_him_no_goodbye() -> None:
+    line = talk(person=PERSON)
+    line.caller_says("u1", 1.0, "Question?")
+    line.do(ev.ProviderLost("insufficient_quota", retryable=False))
+    line.wait(1.6)
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    line.wait(2.2)
+    assert "farewell" not in played(line)
+    line.do(ev.Transferred())
+    assert line.end() == ev.EndCall(ev.EndReason.TRANSFERRED, hang_up=False)
+
+
+def test_who_is_led_away_out_of_a_silence_hears_one_moment_once() -> None:
+    line = talk(person=PERSON)
+    line.wait(5)
+    line.phone._marks = line.caller_sends = False
+    line.wait(3.5)
+    assert line.all(ev.TransferToPerson) == [ev.TransferToPerson()]
+    assert played(line) == ["greeting_1", "leading_away"]
+
+
+@pytest.mark.parametrize("late_s", [1.9, 2.2, 2.6])
+def test_a_goodbye_that_was_said_for_the_model_is_not_said_by_it_too(late_s: float) -> None:
+    line = talk()
+    line.caller_says("u1", 1.0, "Bye!")
+    line.started("r1")
+    line.do(ev.ToolCalled("r1", "c1", "end_call", "{}"), ev.ResponseDone("r1", "completed"))
+    line.started("r2", line.last_request().request_id)
+    line.wait(late_s)
+    line.do(ev.AgentText("r2", "i2", "Goodbye then."), ev.AgentAudio("r2", "i2", pcm(900)))
+    line.do(ev.AgentItemDone("r2", "i2"), ev.ResponseDone("r2", "completed"))
+    line.wait(8)
+    assert len(played(line)) == 2, played(line)
+    assert line.end() == ev.EndCall(ev.EndReason.AGENT_ENDED, hang_up=True)
+
+
+# ---------------------------------------------------------------------- who has heard what
+
+
+def ear(line: Line, seconds: float, spoken_ms: float = 1000.0) -> None:
+    """Our ear hears something for so long, and what comes from the phone is quiet again."""
+    line.do(ev.CallerAudible(True))
+    line.wait(seconds + 0.6)
+    line.do(ev.CallerAudible(False, spoken_ms))
+
+
+def test_a_session_that_stops_in_the_middle_of_what_it_hears_again_is_given_up_too() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True), ev.SpeechStarted("u1"))
+    line.wait(1.0)
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    line.wait(0.8)
+    line.do(ev.CallerAudible(False, 1200.0), ev.ProviderReady())
+    line.wait(0.1)
+    line.do(ev.SpeechStarted("v1"))
+    line.wait(3.0)
+    assert "silence_broken" in line.notes()
+    line.wait(3.0)
+    assert "provider_stuck" in line.notes()
+    assert len(line.all(ev.Reconnect)) == 2
+
+
+def test_a_caller_who_goes_on_speaking_to_the_new_session_is_not_spoken_to() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True), ev.SpeechStarted("u1"))
+    line.wait(1.0)
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    line.wait(0.4)
+    line.do(ev.ProviderReady())
+    line.wait(0.1)
+    line.do(ev.SpeechStarted("v1"))
+    line.wait(12.0)
+    assert line.notes() == ["provider_lost"]
+
+
+@pytest.mark.parametrize("heard_begin", [True, False])
+@pytest.mark.parametrize("still_speaks", [True, False])
+def test_what_was_said_while_the_model_was_away_and_is_not_heard_again_is_asked_about(
+    heard_begin: bool, still_speaks: bool
+) -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True))
+    if heard_begin:
+        line.do(ev.SpeechStarted("u1"))
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    line.wait(1.2)
+    if still_speaks:
+        line.do(ev.ProviderReady())
+        line.wait(1.0)
+    line.do(ev.CallerAudible(False, 900.0))
+    if not still_speaks:
+        line.do(ev.ProviderReady())
+    line.wait(5.0)
+    assert "caller_unheard" in line.notes()
+    assert len(line.requests()) == 1
+
+
+def test_what_is_heard_again_is_not_asked_about() -> None:
+    line = talk()
+    line.do(ev.ProviderLost("connection closed: 1006", retryable=True))
+    ear(line, 1.0)
+    line.do(ev.ProviderReady())
+    line.wait(0.2)
+    line.do(ev.SpeechStarted("v1"))
+    line.wait(0.1)
+    line.do(ev.SpeechStopped("v1"))
+    line.answer("r1", "i1", "It is like this.", 1500)
+    line.wait(8)
+    assert line.notes() == ["provider_lost"]
+    assert not line.requests()
+
+
+def test_the_echo_of_the_agent_is_nobody_who_was_not_heard() -> None:
+    line = talk()
+    for number in range(4):
+        line.caller_says(f"u{number}", 1.0, "Question?")
+        line.answer(f"r{number}", f"i{number}", "This is an answer.", 1500)
+        line.wait(0.4)
+        ear(line, 1.3)
+        line.wait(3)
+    assert line.notes() == []
+    line.do(ev.ResponseStarted("r9"), ev.AgentText("r9", "i9", "And?"))
+    line.do(ev.AgentAudio("r9", "i9", pcm(1000)), ev.ResponseDone("r9", "completed"))
+    line.wait(0.5)
+    ear(line, 1.5)
+    line.wait(1.5)
+    assert line.notes() == ["caller_unheard"], "he went on when the agent was silent"
+
+
+def test_a_phone_that_stops_sending_in_mid_word_leaves_nobody_in_silence() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(True), ev.SpeechStarted("u1"))
+    line.wait(8)
+    assert line.notes() == [], "as long as he speaks"
+    line.caller_sends = False
+    line.wait(3)
+    assert line.notes() == ["silence_broken"]
+
+
+def test_a_session_that_was_renewed_in_time_is_as_good_as_any() -> None:
+    line = talk(life_s=20.0)
+    line.wait(14)
+    assert line.notes() == ["session_renewed"]
+    line.do(ev.ProviderReady(3600.0))
+    line.wait(1)
+    line.caller_says("u1", 1.0, "Question?")
+    line.wait(4.5)
+    assert "answer_overdue" in line.notes()
+    assert len(line.all(ev.Reconnect)) == 2
+    assert "apology" not in played(line)
