@@ -78,6 +78,8 @@ class MediaLeg:
         self._tone = tone
         self._faults = faults
         self._violations = violations
+        #: Hears, and returns no marker any more: what we send does not come out of the receiver.
+        self.half_dead = False
         self._socket: WebSocket | None = None
         self._speech: deque[bytes] = deque()
         self._end: LegEnd | None = None
@@ -260,6 +262,8 @@ class MediaLeg:
             await self._notify(payload)
 
     async def _notify(self, payload: Mapping[str, Any]) -> None:
+        if self.half_dead:
+            return
         self.notified.append(payload)
         await self._say("websocket:notify", {"payload": payload})
 

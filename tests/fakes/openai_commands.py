@@ -67,6 +67,8 @@ def _create_response(conn: RealtimeConnection, event: Mapping[str, Any]) -> None
             "conversation_already_has_active_response",
             f"Conversation already has an active response in progress: {conn.active.id}.",
         )
+    if conn.conversation.unanswered:
+        conn.complain("response.create while a function call waits for its output")
     conn.begin(conn.script.next_reply(), wanted)
 
 
@@ -83,12 +85,19 @@ def _cancel(conn: RealtimeConnection, event: Mapping[str, Any]) -> None:
 async def _create_item(conn: RealtimeConnection, event: Mapping[str, Any]) -> None:
     data = dict(event["item"])
     data.setdefault("id", conn.new_id("item"))
+    if data["type"] == "message" and not all(part["text"].strip() for part in data["content"]):
+        conn.complain("an item without words")
+    if data["type"] == "function_call":
+        # Told to a session that did not make it; its output has to follow.
+        if data["call_id"] in conn.conversation.calls:
+            conn.complain(f"a second function_call {data['call_id']!r}")
+        conn.conversation.calls[data["call_id"]] = None
     if data["type"] == "function_call_output":
         try:
             conn.conversation.answer(data["call_id"], data["output"])
         except LookupError as error:
             conn.complain(str(error))
-    conn.conversation.add(Item(data["id"], data), event.get("previous_item_id"))
+    conn.conversation.add(Item(data["id"], data, told=True), event.get("previous_item_id"))
     place = {"previous_item_id": conn.conversation.before(data["id"])}
     for kind in ("conversation.item.added", "conversation.item.done"):
         await conn.send({"type": kind, "item": data, **place})

@@ -21,6 +21,7 @@ from tests.fakes.openai_conversation import (
     Truncation,
     default_session,
 )
+from tests.fakes.openai_ear import Ear, Turn
 from tests.fakes.openai_response import Response
 from tests.fakes.openai_script import Reply, Script, ToolCall
 from tests.fakes.oracle import event_mistakes, server_event_mistakes
@@ -81,6 +82,10 @@ class RealtimeConnection:
         self._children: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._speech_item = ""
+        self._frozen = False
+        #: Hears nothing of the caller, though his audio comes in; if `script.listens`.
+        self.deaf = False
+        self._ear = Ear(24_000)
 
     # ------------------------------------------------------------ what a test asks
 
@@ -119,6 +124,11 @@ class RealtimeConnection:
 
     async def wait_closed(self, timeout_s: float = 5.0) -> None:
         await eventually("the client closing", lambda: not self.open, timeout_s)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """See `Conversation.told`."""
+        return self.conversation.told
 
     def caller(self) -> int | None:
         """Which caller's tone came in during the last moments; None for silence."""
@@ -218,6 +228,16 @@ class RealtimeConnection:
         assert self._socket is not None
         self._socket.abort()
 
+    def fall_dumb(self) -> None:
+        """Nothing more is sent, not even the answer to a close frame."""
+        assert self._socket is not None
+        self._socket.dumb = True
+
+    def freeze(self) -> None:
+        """Neither answers nor heeds anything from now on, while TCP stays up."""
+        self._frozen = True
+        self.fall_dumb()
+
     # ------------------------------------------------------------ the connection's own life
 
     async def run(self, socket: WebSocket) -> None:
@@ -280,7 +300,7 @@ class RealtimeConnection:
         except ValueError:
             self.complain("a text frame that is no JSON")
             return
-        if self.script.hang:
+        if self.script.hang or self._frozen:
             return
         wrong = event_mistakes(event, self.model)
         self._remember(event, bool(wrong))
@@ -296,6 +316,12 @@ class RealtimeConnection:
             await obey(self, event)
         except RuleBroken as broken:
             await self.tell(broken, event.get("event_id"))
+        if event["type"] == "input_audio_buffer.append" and self.script.listens and not self.deaf:
+            for turn in self._ear.hear(base64.b64decode(event["audio"])):
+                if turn is Turn.BEGUN:
+                    await self.speech_started()
+                else:
+                    await self.caller_said(self._ear.words())
 
     def _remember(self, event: dict[str, Any], wrong: bool) -> None:
         light = event

@@ -30,6 +30,8 @@ class Item:
     audio_ms: int = 0
     voice: int | None = None
     text: str = ""
+    #: The client put it there.
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,22 @@ class Conversation:
         if self.calls[call_id] is not None:
             raise LookupError(f"second function_call_output for call {call_id!r}")
         self.calls[call_id] = output
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """What the client has put into the conversation and left there, in its order: the role and
+        the text of messages, the type and the `call_id` of what belongs to functions.
+        """
+        found: list[tuple[str, str]] = []
+        for item_id in self.order:
+            data = self.items[item_id].data
+            if not self.items[item_id].told:
+                continue
+            if data["type"] == "message":
+                found.append((data["role"], " ".join(part["text"] for part in data["content"])))
+            else:
+                found.append((data["type"], data["call_id"]))
+        return found
 
     @property
     def unanswered(self) -> list[str]:

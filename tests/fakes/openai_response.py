@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.fakes.openai_conversation import Conversation, Item
 from tests.fakes.openai_script import Reply, ToolCall
-from tests.fakes.pattern import VOICE_CYCLE_MS, voice_pcm
+from tests.fakes.pattern import VOICE_CYCLE_MS, silence, voice_pcm
 
 Send = Callable[[Mapping[str, Any]], Awaitable[float]]
 CHUNK_MS = 100
@@ -161,9 +161,14 @@ class Response:
                 await self._delta("response.output_audio_transcript.delta", word, keys)
             length_ms = min(CHUNK_MS, total_ms - step * CHUNK_MS)
             start_ms = step * CHUNK_MS % VOICE_CYCLE_MS
+            if self.reply.sound == "none":
+                continue
             item.audio_ms += length_ms
             self.audio_ms += length_ms
-            audio = audio_chunk(item.voice, start_ms, length_ms)
+            if self.reply.sound == "silence":
+                audio = base64.b64encode(silence(length_ms, RATE)).decode()
+            else:
+                audio = audio_chunk(item.voice, start_ms, length_ms)
             await self._delta("response.output_audio.delta", audio, keys)
         return True
 

@@ -36,6 +36,7 @@ class Reply:
     status, code: how it ends; `code` is the error of a failed one, the reason of an incomplete one.
     stall: it is created, says half of it and then never ends.
     late_deltas: how many deltas still come after a cancel.
+    sound: what is heard of a voice; silence in its place, or no audio at all beside the words.
     """
 
     text: str = ""
@@ -48,6 +49,7 @@ class Reply:
     code: str = ""
     stall: bool = False
     late_deltas: int = 2
+    sound: Literal["voice", "silence", "none"] = "voice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Script:
     unknown_events: sprinkles events and items that no published list knows.
     transcription_delay_s: how long after the commit the caller's words come.
     expires_in_s: the session says that it is over and closes with 1001.
+    listens: turns of the caller are found in the audio that comes in, not told by the test; their
+        words are those of `openai_ear.Ear`.
     """
 
     refuse: Refusal | None = None
@@ -90,6 +94,7 @@ class Script:
     unknown_events: bool = False
     transcription_delay_s: float = 0.0
     expires_in_s: float | None = None
+    listens: bool = False
 
     def next_reply(self) -> Reply:
         return self.replies.popleft() if self.replies else self.otherwise

@@ -81,6 +81,23 @@ def decode(pcm: bytes, rate: int) -> Heard | None:
     return Heard(min(max(voice, 0), VOICES - 1), 1000 * (sweep - _SWEEP_HZ) / _SWEEP_HZ_PER_S)
 
 
+def is_voice(pcm: bytes, rate: int) -> bool:
+    """Whether this stretch (20 to 100 ms are best) is a voice of the pattern at all: two tones of
+    about the same strength and nothing else. Recordings of people, and noise, are not.
+    """
+    if not audible(pcm):
+        return False
+    power = _spectrum(pcm) ** 2
+    bins = [
+        round(_peak_hz(np.sqrt(power), rate, low, high) * _FFT / rate)
+        for low, high in ((150, 1000), (1100, 3500))
+    ]
+    # The window of 20 ms spreads a tone over a hundred hertz on either side.
+    reach = round(120 * _FFT / rate)
+    tones = [float(power[max(at - reach, 0) : at + reach + 1].sum()) for at in bins]
+    return sum(tones) > 0.8 * float(power.sum()) and max(tones) < 4 * min(tones)
+
+
 def caller_of(pcm: bytes, rate: int) -> int | None:
     """Which caller's tone this stretch (100 ms or more) holds; None for silence."""
     samples = _samples(pcm)

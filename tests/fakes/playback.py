@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fakes.pattern import VOICE_CYCLE_MS, audible, decode
+from tests.fakes.pattern import VOICE_CYCLE_MS, audible, decode, is_voice
 
 FRAME_S = 0.02
 #: Frames that Vonage holds, about a minute; what comes on top is lost.
@@ -178,7 +178,7 @@ class Playback:
             if until_s is not None:
                 length_s = min(length_s, until_s - part.start_s)
                 pcm = pcm[: max(round(length_s * self.rate), 0) * 2]
-            if length_s < _SHORTEST_S:
+            if length_s < _SHORTEST_S or not self._is_voice(part.pcm):
                 continue
             if heard := decode(pcm, self.rate):
                 half_ms = length_s * 500
@@ -190,6 +190,23 @@ class Playback:
                     to_ms=heard.position_ms + half_ms,
                     gaps_ms=0.0,
                 )
+
+    def _is_voice(self, pcm: bytes) -> bool:
+        """Not a recording; what is shorter than a frame is not told apart."""
+        return len(pcm) < FRAME_S * self.rate or is_voice(pcm, self.rate)
+
+    def longest_silence_s(self, since_s: float, until_s: float) -> float:
+        """The longest time between two moments in which the caller heard nothing."""
+        longest_s, heard_s = 0.0, since_s
+        for part in self.played:
+            end_s = part.start_s + len(part.pcm) / (2 * self.rate)
+            if end_s <= since_s or not audible(part.pcm):
+                continue
+            longest_s = max(longest_s, min(part.start_s, until_s) - heard_s)
+            heard_s = max(heard_s, end_s)
+            if part.start_s >= until_s:
+                break
+        return max(longest_s, until_s - heard_s)
 
     def _cut_last(self, now_s: float) -> float:
         """Shortens the frame that is sounding; returns the milliseconds that were not heard."""

@@ -61,6 +61,8 @@ class WebSocket:
         self._reading = asyncio.Lock()
         #: Set once nothing more can be read.
         self.closed = asyncio.Event()
+        #: Nothing leaves any more, not even the answer to a close frame, while TCP stays up.
+        self.dumb = False
         #: Messages that came in more than one frame.
         self.fragmented = 0
         #: The peer's close code; None while open, 1006 when it left without a close frame.
@@ -154,7 +156,7 @@ class WebSocket:
             self._inbox.append(whole.decode() if self._text else whole)
 
     def _flush(self) -> None:
-        if self._writer.is_closing():
+        if self.dumb or self._writer.is_closing():
             self._protocol.data_to_send()
             return
         for data in self._protocol.data_to_send():

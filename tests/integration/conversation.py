@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from tests.fakes import recordings
 from tests.fakes.openai import RealtimeConnection, Reply, Script
-from tests.fakes.pattern import decode
-from tests.fakes.playback import FRAME_S
+from tests.fakes.pattern import audible, decode, is_voice
+from tests.fakes.playback import FRAME_S, Playback, Played
 from tests.fakes.server import RunningServer
 from tests.fakes.speechmatics import TtsReply
 from tests.fakes.stage import Stage
@@ -201,6 +202,87 @@ def logged_at(server: RunningServer, call_uuid: str, text: str) -> float:
     raise AssertionError(f"no line {text!r} of {call_uuid}")
 
 
+# ---------------------------------------------------------------------- what a fault sounds like
+
+#: Nobody listens to silence for longer, whatever happens; and what a loaded machine adds to it: the
+#: product speaks 2.4 s after the last sound.
+PROMISE_S = 3.0
+APOLOGY = (
+    "I am sorry, we have a technical problem and I cannot go on. "
+    "Please call again in a few minutes. Goodbye."
+)
+ONE_MOMENT = "One moment, please."
+
+
+async def answered(phone: PhoneCall, since_s: float, timeout_s: float = 10.0) -> float:
+    """When the agent's voice was first heard at or after a moment; a recording is none."""
+
+    def probe() -> float | None:
+        if not phone.media_legs:
+            return None
+        playback = phone.playback
+        playback.advance(time.monotonic())
+        for part in _since(playback, since_s):
+            if is_voice(part.pcm, playback.rate):
+                return part.start_s
+        return None
+
+    found = await eventually(f"an answer on {phone.uuid}", probe, timeout_s, every_s=0.03)
+    assert found is not None
+    return found
+
+
+def _since(playback: Playback, since_s: float) -> list[Played]:
+    """What was played at or after a moment, oldest first; looks at nothing else."""
+    found = []
+    for part in reversed(playback.played):
+        if part.start_s < since_s:
+            break
+        found.append(part)
+    return found[::-1]
+
+
+def noises(phone: PhoneCall) -> int:
+    """Frames that were heard and are neither the agent's voice nor a recording."""
+    playback = phone.playback
+    spans = [
+        (each.start_s, each.start_s + each.heard_ms / 1000)
+        for phrase in ("one_moment", "still_here", "apology", "goodbye")
+        for each in recordings.heard(playback, phrase)
+    ]
+    return sum(
+        1
+        for part in playback.played
+        if audible(part.pcm)
+        and len(part.pcm) == phone.media.frame_bytes
+        and not is_voice(part.pcm, playback.rate)
+        and not any(start_s <= part.start_s <= end_s for start_s, end_s in spans)
+    )
+
+
+async def apologised(
+    house: House, phone: PhoneCall, timeout_s: float = 20.0, *, reason: str = "provider_failed"
+) -> None:
+    """The caller heard, once, why the call cannot go on, and then it was over. If he was connected
+    to us, he heard prepared words, and his leg was hung up at the carrier; else its voice spoke.
+    """
+    await phone.wait_ended(timeout_s)
+    row = await house.rows.ended(phone.uuid)
+    assert row["end_reason"] == reason
+    if row["media_opened_at"] is None:
+        assert len(phone.talked) == 1 and "sorry" in phone.talked[0].lower(), phone.talked
+        return
+    assert phone.talked == []
+    (apology,) = recordings.heard(phone.playback, "apology")
+    assert apology.whole, f"only {apology.heard_ms} ms of it"
+    assert phone.ended_by == "platform" and phone.hung_up_s is not None
+    hang_ups = [r for r in house.stage.vonage.rest if r.path.endswith(phone.uuid)]
+    assert [(r.body.get("action"), r.status) for r in hang_ups] == [("hangup", 204)]
+    assert phone.hung_up_s - (apology.start_s + apology.heard_ms / 1000) < PROMISE_S
+    said = turns(house.rows, phone.uuid, "agent")[-1]
+    assert (said.text, said.interrupted, said.final) == (APOLOGY, False, True)
+
+
 # ---------------------------------------------------------------------- rows
 
 
@@ -258,6 +340,8 @@ async def hears(phone: PhoneCall, voice: int, up_to_ms: float, timeout_s: float 
             if part.start_s + FRAME_S > now_s:
                 break
             looked_at += 1
+            if not is_voice(part.pcm, playback.rate):
+                continue
             heard = decode(part.pcm, playback.rate)
             if heard is not None and heard.voice == voice:
                 reached_ms = max(reached_ms, heard.position_ms + FRAME_S * 500)
