@@ -69,8 +69,10 @@ class Reception:
         """A call that this process has, or had lately."""
         if (session := self._manager.get(call.uuid)) is not None:
             ticket = await self._renewed(session)
-            delay_ms = self._manager.plan_of(call.uuid).connect_delay_ms
-            return self._connect(session.called, ticket, session.setup.agent, delay_ms)
+            if self._manager.get(call.uuid) is session:
+                delay_ms = self._manager.plan_of(call.uuid).connect_delay_ms
+                return self._connect(session.called, ticket, session.setup.agent, delay_ms)
+            # It came to its end while the ticket was kept.
         if (ended := self._manager.ended(call.uuid)) is not None:
             return words.answer_after(ended)
         return None
