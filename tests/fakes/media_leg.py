@@ -91,6 +91,11 @@ class MediaLeg:
     def open(self) -> bool:
         return self._socket is not None and not self._socket.closed.is_set()
 
+    @property
+    def speaking(self) -> bool:
+        """Something of what the caller says has not been sent yet."""
+        return bool(self._speech)
+
     async def connect(self, authorization: Mapping[str, str]) -> None:
         """The handshake and the first message; raises Refused, OSError, TimeoutError."""
         self._socket = await connect(self.uri, authorization)

@@ -91,6 +91,8 @@ class FakeSpeechmatics:
         #: Answers to the next requests; then `otherwise` for ever.
         self.replies: deque[TtsReply] = deque()
         self.otherwise = TtsReply()
+        #: How a request is answered whose text contains this; for calls beside each other.
+        self.by_text: dict[str, TtsReply] = {}
         self.requests: list[TtsRequest] = []
         self.violations: list[str] = []
         self._voices = 0
@@ -151,7 +153,7 @@ class FakeSpeechmatics:
         name = exchange.request.path.rpartition("/")[2]
         request = TtsRequest(exchange.request.at_s, name, body["text"])
         self.requests.append(request)
-        reply = self.replies.popleft() if self.replies else self.otherwise
+        reply = self._reply_to(request.text)
         try:
             await self._serve(exchange, request, reply)
         except ClientGone:
@@ -159,6 +161,12 @@ class FakeSpeechmatics:
             raise
         finally:
             request.over_s = time.monotonic()
+
+    def _reply_to(self, text: str) -> TtsReply:
+        for part, reply in self.by_text.items():
+            if part in text:
+                return reply
+        return self.replies.popleft() if self.replies else self.otherwise
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         """Status and complaint about a request that the documentation does not allow."""
