@@ -1,4 +1,4 @@
-"""The speech service misbehaves: its errors never reach the phone, and words are found instead."""
+"""The speech service misbehaves: its errors never reach the phone, and the model speaks instead."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import pytest
 from tests.fakes.openai import Reply
 from tests.fakes.speechmatics import Outcome, TtsReply
 from tests.fakes.stage import Stage
-from tests.fakes.vonage import PhoneCall
 from tests.fakes.waiting import eventually
 from tests.integration.conversation import (
+    PROMISE_S,
     House,
+    answered,
     calling,
     clean,
     expect,
+    hears,
     kinds,
+    noises,
     quiet,
     ring,
     silence_for,
@@ -34,14 +37,6 @@ THREE_SENTENCES = Reply(text=f"{ONE} {TWO} {THREE}")
 def house() -> Iterator[House]:
     with calling(greeting=GREETING) as house:
         yield house
-
-
-async def apologised(house: House, phone: PhoneCall, timeout_s: float = 8.0) -> None:
-    assert "sorry" in (await phone.wait_for_talk("", timeout_s)).lower()
-    await phone.wait_ended()
-    row = await house.rows.ended(phone.uuid)
-    assert row["end_reason"] == "provider_failed"
-    assert "voice_failed" in kinds(house.rows, phone.uuid)
 
 
 def spoken(s: Stage, since: int) -> list[str]:
@@ -88,28 +83,51 @@ def test_a_request_that_failed_before_its_first_sound_is_made_again(
     ],
     ids=["503 for ever", "401", "an HTML page", "JSON with 200", "a WAV file", "cut for ever"],
 )
-def test_a_service_that_gives_no_sound_is_replaced_by_words_of_the_carrier(
+def test_a_service_that_gives_no_sound_is_replaced_by_the_models_own_voice(
     house: House, reply: TtsReply
 ) -> None:
     async def scenario() -> None:
         s = house.stage
         usual, s.speechmatics.otherwise = s.speechmatics.otherwise, reply
+        before = len(s.openai.connections)
         try:
             async with clean(s), ring(s, "speechmatics") as phone:
-                await apologised(house, phone)
-                assert phone.media.playback.first_audible_s() is None, "noise reached the caller"
-                assert phone.hung_up_s is not None and phone.hung_up_s - phone.started_s < 8
+                media = await phone.wait_connected()
+                heard_s = await answered(phone, phone.started_s, 15.0)
+                conn = await s.connection_of(phone)
+                assert media.opened_s is not None
+                assert media.playback.longest_silence_s(media.opened_s, heard_s) < PROMISE_S
+                await conn.wait_idle()
+                await hears(phone, conn.spoken[0].voice or 0, conn.spoken[0].audio_ms - 30)
+                await quiet(phone)
+                assert noises(phone) == 0, "what came instead of a voice reached the caller"
+                assert [item.text for item in conn.spoken] == [GREETING]
+                tried = len(s.speechmatics.requests)
+                asked_s = time.monotonic()
+                await conn.caller_said("Are you there?")
+                await answered(phone, asked_s)
+                await conn.wait_idle()
+                assert conn.session["output_modalities"] == ["audio"]
+                assert len(conn.got("session.update")) == 2 and conn.errors == {}
+                assert len(s.openai.connections) == before + 1, "it is the same conversation"
+                assert len(s.speechmatics.requests) == tried, "it is not tried in every turn"
+                assert phone.talked == []
         finally:
             s.speechmatics.otherwise = usual
+        row = await house.rows.ended(phone.uuid)
+        assert row["end_reason"] == "caller_hung_up"
+        assert kinds(house.rows, phone.uuid).count("voice_failed") == 1
+        said = [turn.text for turn in turns(house.rows, phone.uuid, "agent")]
+        assert said.count(GREETING) == 1
 
     house.run(scenario())
 
 
 @pytest.mark.parametrize("how", ["stalls", "is cut"])
-def test_a_sound_that_breaks_off_ends_in_words(house: House, how: str) -> None:
+def test_a_sound_that_breaks_off_is_taken_up_by_the_model(house: House, how: str) -> None:
     async def scenario() -> None:
         s = house.stage
-        expect(s, "speechmatics", THREE_SENTENCES)
+        expect(s, "speechmatics", THREE_SENTENCES, Reply(text="As I said.", audio_ms=900))
         async with clean(s), talking(s, "speechmatics") as talk:
             await talk.hears(1)
             await quiet(talk.phone)
@@ -118,14 +136,31 @@ def test_a_sound_that_breaks_off_ends_in_words(house: House, how: str) -> None:
             s.speechmatics.replies += [TtsReply(), broken]
             asked_s = time.monotonic()
             await talk.conn.caller_said("Tell me.")
-            await apologised(house, talk.phone)
-            print(f"{how}: words after {time.monotonic() - asked_s:.1f} s")
+            own = (await eventually("its own voice", lambda: talk.conn.spoken, 15.0))[0]
+            await talk.conn.wait_idle()
+            await hears(talk.phone, own.voice or 0, own.audio_ms - 30)
+            end_s = time.monotonic()
+            silent_s = talk.phone.playback.longest_silence_s(asked_s, end_s)
+            print(f"{how}: {silent_s:.1f} s of silence")
+            assert silent_s < PROMISE_S
+            first, second = s.speechmatics.requests[before : before + 2]
+            assert talk.phone.playback.voice_heard_ms(first.voice) > first.audio_ms - 30
+            assert 500 < talk.phone.playback.voice_heard_ms(second.voice) < 700
             # A text with a hole in it may mean the opposite.
             third = [r for r in s.speechmatics.requests[before:] if r.text == THREE]
             heard = {u.voice for u in talk.phone.playback.utterances()}
             assert not heard & {r.voice for r in third if r.first_byte_s is not None}
-        said = turns(house.rows, talk.phone.uuid, "agent")[-1]
-        assert said.text.startswith(ONE) and THREE not in said.text and said.interrupted
+            assert noises(talk.phone) == 0
+            assert len(talk.conn.got("response.create")) == 1, "the rest is asked for once"
+        await house.rows.ended(talk.phone.uuid)
+        said = turns(house.rows, talk.phone.uuid, "agent")
+        cut = next(turn for turn in said if turn.text.startswith(ONE))
+        assert THREE not in cut.text and cut.text != f"{ONE} {TWO}" and cut.interrupted
+        # The model knows exactly what the row tells.
+        assert ("assistant", cut.text) in talk.conn.told
+        assert said[-1].text == "As I said." and "voice_failed" in kinds(
+            house.rows, talk.phone.uuid
+        )
 
     house.run(scenario())
 
