@@ -31,6 +31,7 @@ from tests.integration.conversation import (
     calling,
     clean,
     furnish,
+    hears,
     kinds,
     noises,
     quiet,
@@ -72,7 +73,8 @@ async def asks(phone: PhoneCall, voice: int, during: Callable[[], Awaitable[None
     if during is not None:
         await silence_for(QUESTION_MS / 2000)
         await during()
-    await eventually("the end of the question", lambda: not phone.media.speaking)
+    media = phone.media
+    await eventually("the end of the question", lambda: not (media.speaking and media.open))
     return time.monotonic()
 
 
@@ -353,9 +355,9 @@ def test_a_voice_that_fails_is_replaced_by_the_models_own(house: House) -> None:
             assert talk.conn.session["output_modalities"] == ["audio"]
             begun_s = talk.conn.got("response.create")
             assert len(begun_s) == 1, "the rest is asked for once"
-            until_s = await hears_out(talk.phone, talk.conn, done_s)
-            kept(talk.phone, done_s, until_s)
-            assert talk.phone.playback.voice_heard_ms(own[0].voice or 0) > own[0].audio_ms - 40
+            await talk.conn.wait_idle()
+            await hears(talk.phone, own[0].voice or 0, own[0].audio_ms - 40)
+            kept(talk.phone, done_s, await hears_out(talk.phone, talk.conn, done_s))
             await goes_on(s, talk.phone)
             assert len([c for c in s.openai.connections if c.caller() == talk.phone.tone]) == 1
             assert talk.conn.errors == {}
@@ -403,6 +405,18 @@ def test_a_phone_that_is_reached_no_more_is_spoken_to_by_the_carrier(house: Hous
         assert transfer.at_s - since_s < PROMISE_S
         await phone.wait_ended()
 
+    async def stalls() -> None:
+        """The line, for a moment, while nobody says anything: the call is not given away."""
+        async with talking(s, "openai") as talk:
+            phone = talk.phone
+            await hears_out(phone, talk.conn, phone.started_s)
+            await silence_for(2.0)
+            phone.media.freeze()
+            await silence_for(1.4)
+            phone.media.thaw()
+            await goes_on(s, phone)
+        await went_well(house, phone)
+
     async def never_opens() -> None:
         async with ring(s, "openai", faults=Faults(socket_delay_s=20.0)) as phone:
             (up,) = await eventually("the leg being up", lambda: phone.events("answered"))
@@ -431,6 +445,7 @@ def test_a_phone_that_is_reached_no_more_is_spoken_to_by_the_carrier(house: Hous
             await at_once(
                 {
                     "half-dead": struck(lambda phone: setattr(phone.media, "half_dead", True)),
+                    "stalls": stalls(),
                     "frozen": struck(lambda phone: phone.media.freeze()),
                     "never opens": never_opens(),
                     "aborted": aborted(),
