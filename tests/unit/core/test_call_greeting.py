@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessions_app.core import events as ev
-from tests.unit.core.line import Line, agent, of
+from tests.unit.core.line import CLIPS, Line, agent, of
 
 
 def test_a_model_that_speaks_is_asked_for_the_greeting_word_by_word() -> None:
@@ -110,3 +110,10 @@ def test_an_interrupted_greeting_of_another_voice_is_told_to_the_model_as_heard(
     assert cut.heard_text == "Hello"
     # What the voice still hands over belongs to nobody.
     assert not of(ev.Play, line.spoken(second, 1000))
+
+
+def test_a_caller_whom_no_model_comes_to_greet_is_spoken_to_all_the_same() -> None:
+    line = Line(clips=CLIPS, ready=False)
+    line.wait(9)
+    spoken = [play.item_id for play in line.all(ev.Play)]
+    assert [item.split("_")[0] for item in spoken] == ["filler", "filler"], spoken
