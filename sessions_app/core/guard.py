@@ -20,6 +20,8 @@ SEMANTIC_WAIT_S = 4.0
 AGREE_S = 1.5
 #: What is shorter may be a cough.
 SPOKEN_MS = 200.0
+#: Nobody speaks for so long, without a pause that a model would notice, too softly for our ear.
+SOFTLY_S = 20.0
 #: So long after the agent's last sound its echo may still come from the phone.
 ECHO_S = 0.5
 
@@ -99,11 +101,13 @@ class Guard:
 
     def done_speaking_s(self) -> float | None:
         """When our ear heard the end of what the model still takes for speech, plus the time that
-        a healthy one may take to notice.
+        a healthy one may take to notice. What it did not hear at all ends some time, too.
         """
+        if self.audible:
+            return None
         stopped, began = self._ear_stopped_s, self._model_began_s
         if stopped is None or (stopped < began and not self._rehears):
-            return None
+            return began + SOFTLY_S
         return max(stopped, began) + self._turn_end_s
 
     def stuck_at_s(self) -> float | None:

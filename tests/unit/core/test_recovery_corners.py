@@ -227,3 +227,13 @@ def test_a_session_that_was_renewed_in_time_is_as_good_as_any() -> None:
     assert "answer_overdue" in line.notes()
     assert len(line.all(ev.Reconnect)) == 2
     assert "apology" not in played(line)
+
+
+def test_a_soft_speaker_is_let_speak_and_not_left_with_a_session_that_hears_no_end() -> None:
+    line = talk()
+    line.do(ev.SpeechStarted("u1"))
+    line.wait(18)
+    assert line.notes() == []
+    line.wait(8)
+    assert line.notes()[0] == "silence_broken"
+    assert "provider_stuck" in line.notes()
