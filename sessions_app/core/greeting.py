@@ -16,7 +16,7 @@ class Greeting:
         self._parts = parts
         #: Another session of the call has greeted the caller already, and led a conversation.
         self._resumes = parts.memory.last_speaker is not None
-        self._begun = self._resumes
+        parts.greeted = self._resumes
 
     def begin(self, out: list[Command]) -> None:
         """A greeting that is prepared begins when the phone's socket opens, model or not; else it
@@ -24,19 +24,19 @@ class Greeting:
         in another service's voice needs no model; the model is told of it.
         """
         parts, text = self._parts, self._parts.agent.greeting.strip()
-        if self._begun:
+        if parts.greeted:
             self._resume()
             return
         clip = parts.clips.get(Phrase.GREETING) if text else None
         if clip is not None:
             if parts.phone.opened_s is not None:
-                self._begun = True
+                parts.greeted = True
                 out += parts.speaking.play(ITEM, clip)
         elif parts.speaking.external_voice and text:
-            self._begun = True
+            parts.greeted = True
             out += parts.speaking.say(ITEM, text)
         elif parts.model.ready:
-            self._begun = True
+            parts.greeted = True
             wanted = prompts.say_exactly(text) if text else prompts.GREET_FREELY
             parts.want(Wanted(Purpose.GREETING, wanted, tools=False))
 

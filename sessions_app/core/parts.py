@@ -32,6 +32,8 @@ class Parts:
     memory: Memory
     guard: Guard
     goodbye: Goodbye
+    #: The greeting has been begun, or at least asked for.
+    greeted: bool = False
     #: The caller said something that no words and no answer stand for yet.
     unanswered: bool = False
 

@@ -236,7 +236,8 @@ class Patience:
         """The caller waits for the agent; otherwise it is the agent who waits for him."""
         parts = self._parts
         return (
-            not parts.speaking.heard_anything
+            not parts.greeted
+            or not parts.speaking.heard_anything
             or not parts.responses.idle
             or parts.responses.due_since_s is not None
             or not parts.speaking.complete

@@ -114,6 +114,6 @@ def test_an_interrupted_greeting_of_another_voice_is_told_to_the_model_as_heard(
 
 def test_a_caller_whom_no_model_comes_to_greet_is_spoken_to_all_the_same() -> None:
     line = Line(clips=CLIPS, ready=False)
-    line.wait(9)
+    line.wait(8)
     spoken = [play.item_id for play in line.all(ev.Play)]
     assert [item.split("_")[0] for item in spoken] == ["filler", "filler"], spoken

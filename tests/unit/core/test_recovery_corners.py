@@ -6,7 +6,7 @@ import pytest
 
 from sessions_app.core import events as ev
 from sessions_app.core.limits import Limits
-from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, pcm
+from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, pcm, silent_pcm
 
 PERSON = "442079460111"
 
@@ -237,3 +237,17 @@ def test_a_soft_speaker_is_let_speak_and_not_left_with_a_session_that_hears_no_e
     line.wait(8)
     assert line.notes()[0] == "silence_broken"
     assert "provider_stuck" in line.notes()
+
+
+def test_silence_that_the_model_sends_instead_of_speech_is_silence_from_the_start() -> None:
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    stopped_s = line.now
+    line.started("r1")
+    line.wait(1.5)
+    for _ in range(4):
+        line.do(ev.AgentAudio("r1", "i1", silent_pcm(200)))
+        line.wait(0.4)
+    (note, *_) = [done for done in line.done if isinstance(done.command, ev.Note)]
+    assert note.command.kind == "silence_broken"
+    assert note.at_s - stopped_s < 2.5
