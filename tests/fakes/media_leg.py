@@ -263,6 +263,7 @@ class MediaLeg:
                 return
 
     async def _echo(self) -> None:
+        await self._running.wait()
         for payload in self.playback.take_reached(time.monotonic()):
             await self._notify(payload)
 

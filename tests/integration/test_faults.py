@@ -53,13 +53,13 @@ QUESTION_MS = 800
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     with calling(greeting=GREETING) as house:
-        server = house.stage.server
-        for words in (
-            ("agent", "Anna", "--greeting", GREETING, "--fallback-number", PERSON),
-            ("number", WITH_PERSON, "--agent", "Anna"),
-        ):
-            done = server.manage(*words)
-            assert done.returncode == 0, done.stderr
+        lines = (
+            "from django.core.management import call_command as c",
+            f"c('agent', 'Anna', greeting={GREETING!r}, fallback_number={PERSON!r})",
+            f"c('number', {WITH_PERSON!r}, agent='Anna')",
+        )
+        done = house.stage.server.manage("shell", "-v", "0", "-c", "\n".join(lines))
+        assert done.returncode == 0, done.stderr
         house.stage.openai.script = Script(listens=True)
         yield house
 

@@ -534,9 +534,10 @@ def test_a_row_that_a_stopped_process_had_locked_holds_up_nobody(fleet: Fleet) -
         rows.ask(
             "INSERT INTO sessions_app_callrecord (uuid, conversation_uuid, region_url, caller, "
             "called, agent_name, voice, model, node, state, ringing_at, heartbeat_at, end_reason, "
-            "ticket_issued_s, ticket_generation, ticket_claimed, usage, summary, summary_state, "
+            "ticket_issued_s, ticket_generation, ticket_claimed, connect_delay_ms, hold_round, "
+            "usage, summary, summary_state, "
             "summary_attempts, summary_error) VALUES (?, '', '', '', '', '', '', '', 'gone', 30, "
-            f"{heard}, {heard}, '', 0, 0, 0, '{{}}', '{{}}', 'none', 0, '')",
+            f"{heard}, {heard}, '', 0, 0, 0, 0, 0, '{{}}', '{{}}', 'none', 0, '')",
             call_uuid,
         )
 
