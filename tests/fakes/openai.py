@@ -10,14 +10,18 @@
         call_id = await conn.call_tool("lookup", {"number": "12"})
         assert await conn.tool_output(call_id)
         assert conn.truncations[0].audio_end_ms <= phone_heard_ms
+        conn.freeze()                               # or .deaf = True, .abort(), .fall_dumb()
+        assert newer.told == [("assistant", "Good day."), ("user", "Stop, please.")]
         assert openai.violations == []              # always assert this
+
+With `Script(listens=True)` a connection finds the caller's turns in his audio by itself.
 
 What is a violation: an event that the published types or the documented ranges refuse, audio or a
 greeting before `session.updated`, a commit while the server detects turns, a tool call answered
-twice or never asked for, a binary frame, the dead beta header, a missing or wrong key. What is a
-counted error in `conn.errors[code]`, since races make some unavoidable:
-`conversation_already_has_active_response`, `response_cancel_not_active`, `invalid_value` (truncated
-beyond the end), `item_*`.
+twice or never asked for, a response asked for while one is unanswered, an item without words, a
+binary frame, the dead beta header, a missing or wrong key. What is a counted error in
+`conn.errors[code]`, since races make some unavoidable: `conversation_already_has_active_response`,
+`response_cancel_not_active`, `invalid_value` (truncated beyond the end), `item_*`.
 """
 
 from __future__ import annotations
