@@ -116,7 +116,10 @@ class Model:
                 self._former.remove(provider)
 
     async def close(self) -> None:
-        """Release everything, whatever is under way. Idempotent."""
-        async with asyncio.TaskGroup() as tasks:
-            for provider in (*self._former, self._provider):
-                tasks.create_task(provider.close())
+        """Release everything, whatever is under way. Idempotent. One that cannot be closed keeps no
+        other from it.
+        """
+        closing = [provider.close() for provider in (*self._former, self._provider)]
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome

@@ -321,14 +321,16 @@ class CallSession:
     # ------------------------------------------------------------------ the model
 
     async def _run_transfer(self) -> None:
-        await self._transfer_wanted.wait()
-        try:
-            await self.setup.transfer()
-        except Exception as error:
-            logger.warning("the caller could not be transferred: %s", error)
-            self.handle(ev.TransferFailed(str(error)))
-        else:
-            self.handle(ev.Transferred())
+        while True:
+            await self._transfer_wanted.wait()
+            self._transfer_wanted.clear()
+            try:
+                await self.setup.transfer()
+            except Exception as error:
+                logger.warning("the caller could not be transferred: %s", error)
+                self.handle(ev.TransferFailed(str(error)))
+            else:
+                self.handle(ev.Transferred())
 
     def _speech_ahead_ms(self) -> float:
         return self._call.playback.backlog_ms(self._clock()) + self._outbox.queued_ms

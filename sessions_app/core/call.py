@@ -197,6 +197,8 @@ class Call:
                 self.phone.mute(event.muted, now)
                 self.patience.from_now(now)
                 self.guard.silent_since(now)
+                if self.listening.caller_speaks and not event.muted:
+                    self.guard.heard_again(now)
             case ev.ProviderReady():
                 self.recovery.came(event, now, out)
                 self.patience.from_now(now)
@@ -260,11 +262,14 @@ class Call:
         out += self.listening.started(event.item_id, self.phone.clock_ms(now))
 
     def _caller_audible(self, event: ev.CallerAudible, now: float, out: list[ev.Command]) -> None:
-        """Our own ear. While there is no model to hear him, it is what stops the agent."""
+        """Our own ear. While there is no model to hear him, it is what stops the agent, but for
+        short prepared words: what it hears may be an echo, or a cough.
+        """
         self.guard.ear(event.speaking, event.spoken_ms, now, model_ready=self.model.ready)
         if event.speaking:
             self.parts.unanswered = True
-            if not self.model.ready and self.goodbye.ending is None:
+            lonely = not self.model.ready and not self.speaking.only_prepared
+            if lonely and self.goodbye.ending is None:
                 out += self.speaking.cut(now, self.phone.clock_ms(now))
         elif self.model.ready and self.guard.unheard_s is None:
             # The model heard it too, or it was nothing.

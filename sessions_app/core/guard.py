@@ -20,6 +20,8 @@ SEMANTIC_WAIT_S = 4.0
 AGREE_S = 1.5
 #: What is shorter may be a cough.
 SPOKEN_MS = 200.0
+#: So much of it that is loud is no cough, no paper and no chair.
+LONG_MS = 1000.0
 #: Nobody speaks for so long, without a pause that a model would notice, too softly for our ear.
 SOFTLY_S = 20.0
 #: So long after the agent's last sound its echo may still come from the phone.
@@ -49,6 +51,7 @@ class Guard:
         #: Since when something has been said that only our ear has heard.
         self.unheard_s: float | None = None
         self._unheard_in_a_row = 0
+        self._spoken_ms = 0.0
 
     # ------------------------------------------------------------------ the caller
 
@@ -64,6 +67,7 @@ class Guard:
         agent_s = self._playback.sounds_until_s()
         # A model may well know the agent's own voice when it comes back.
         echo = agent_s is not None and self._caller_s <= agent_s + ECHO_S
+        self._spoken_ms = spoken_ms
         if model_ready and spoken_ms >= SPOKEN_MS and not heard_by_model and not echo:
             self.unheard_s = now
 
@@ -81,8 +85,13 @@ class Guard:
             self._caller_s = now - min(self._turn_end_s, 1.0)
 
     def tell_unheard(self) -> int:
-        """It is being dealt with; gives how often that was necessary, one after the other."""
+        """It is being dealt with; gives how often that was necessary, one after the other, and 0 if
+        nothing is to be done: after the first time only long speech counts, since noise at the
+        caller's side must not cost a good model its call.
+        """
         self.unheard_s = None
+        if self._unheard_in_a_row and self._spoken_ms < LONG_MS:
+            return 0
         self._unheard_in_a_row += 1
         return self._unheard_in_a_row
 
@@ -98,6 +107,13 @@ class Guard:
     def silent_since(self, now: float) -> None:
         """From here on silence is counted anew."""
         self._caller_s = now
+
+    def heard_again(self, now: float) -> None:
+        """The caller's audio is forwarded again: what he did before, the model learns only now."""
+        if self._ear_stopped_s is not None and self._ear_stopped_s >= self._model_began_s:
+            self._ear_stopped_s = now
+        else:
+            self._model_began_s = max(self._model_began_s, now)
 
     def done_speaking_s(self) -> float | None:
         """When our ear heard the end of what the model still takes for speech, plus the time that

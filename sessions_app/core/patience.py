@@ -183,8 +183,10 @@ class Patience:
         """The caller spoke and only our ear heard him: once, the model is to say so; then another
         session may hear better; a third time, he is not left with a deaf one.
         """
-        out.append(ev.Note("caller_unheard"))
         times = self._parts.guard.tell_unheard()
+        if not times:
+            return
+        out.append(ev.Note("caller_unheard"))
         self._parts.model.suspect = True
         wanted = Wanted(ev.Purpose.ANSWER, prompts.UNHEARD, tries=TRIES_MOST - 1)
         if times == 1:
@@ -197,7 +199,9 @@ class Patience:
     def _stuck_at_s(self) -> float | None:
         """When a model that does not notice the end of the caller's turn is given up."""
         parts = self._parts
-        return parts.guard.stuck_at_s() if parts.listening.caller_speaks else None
+        if not parts.listening.caller_speaks or parts.phone.muted:
+            return None
+        return parts.guard.stuck_at_s()
 
     # ------------------------------------------------------------------ the caller
 

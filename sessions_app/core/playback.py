@@ -64,8 +64,9 @@ class Playback:
         while self._marks:
             late_ms = (now - self._marks[0].due_s) * 1000
             if late_ms < MARK_LOST_MS:
-                # While the phone stalls, only what it has told is certain.
-                stalls = self._marks_work and late_ms > STALL_MS
+                # While the phone stalls, only what it has told is certain, and what had been heard
+                # before it was asked.
+                stalls = self._marks_work and late_ms > STALL_MS and not self._marks[0].idle
                 held_ms = self._told_ms if stalls else self._marks[0].at_ms
                 return min(self._unheld_ms(now), held_ms)
             self._told_ms = self._marks.popleft().at_ms

@@ -62,6 +62,11 @@ class Speaking:
         return not self._items
 
     @property
+    def only_prepared(self) -> bool:
+        """All that is being said belongs to no response: it exists without the model."""
+        return all(not item.response_id for item in self._items.values())
+
+    @property
     def complete(self) -> bool:
         """Of nothing that can be heard is a rest still to come."""
         return all(

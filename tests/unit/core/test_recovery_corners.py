@@ -251,3 +251,41 @@ def test_silence_that_the_model_sends_instead_of_speech_is_silence_from_the_star
     (note, *_) = [done for done in line.done if isinstance(done.command, ev.Note)]
     assert note.command.kind == "silence_broken"
     assert note.at_s - stopped_s < 2.5
+
+
+def test_noise_at_the_callers_side_costs_a_good_model_no_call() -> None:
+    line = talk()
+    for _ in range(12):
+        line.do(ev.CallerAudible(speaking=True))
+        line.wait(0.5)
+        line.do(ev.CallerAudible(speaking=False, spoken_ms=240))
+        line.wait(2.0)
+        if line.call.responses.asked is not None:
+            request = line.last_request().request_id
+            line.answer(f"n{request}", f"i{request}", "I could not hear you.", 800, request)
+            line.wait(1.5)
+    assert line.notes().count("caller_unheard") == 1, "asked once, and then it was noise"
+    assert not line.all(ev.Reconnect) and line.end() is None
+
+
+def test_an_echo_does_not_cut_prepared_words_while_there_is_no_model() -> None:
+    line = Line(clips=(*CLIPS, GREETING_CLIP), ready=False)
+    line.wait(0.3)
+    line.do(ev.CallerAudible(speaking=True))
+    line.wait(0.4)
+    line.do(ev.CallerAudible(speaking=False, spoken_ms=240))
+    line.wait(1.5)
+    assert not line.all(ev.ClearPhone)
+    assert line.turn("greeting_1").text == GREETING_CLIP.text
+
+
+def test_a_caller_who_mutes_himself_in_mid_turn_is_no_stuck_model() -> None:
+    line = talk()
+    line.do(ev.SpeechStarted("u1"), ev.CallerAudible(speaking=True))
+    line.wait(1.0)
+    line.do(ev.CallerAudible(speaking=False, spoken_ms=900), ev.MediaMuted(muted=True))
+    line.wait(30)
+    assert not line.all(ev.Reconnect)
+    line.do(ev.MediaMuted(muted=False))
+    line.wait(1.0)
+    assert not line.all(ev.Reconnect)
