@@ -101,7 +101,7 @@ def expect(
     """
     replies = list(answers)
     if voice == "openai":
-        replies.insert(0, Reply(audio_ms=greeting_ms))
+        replies.insert(0, Reply(audio_ms=greeting_ms, burst_ms=0))
     elif greeting_ms is not None:
         s.speechmatics.replies.append(TtsReply(audio_ms=greeting_ms))
     behaviour = Script(replies=deque(replies), **more)

@@ -67,7 +67,7 @@ async def left_in_rows(house: House, talk: Talk, reason: str) -> None:
 def test_a_caller_is_greeted_and_answered_and_hangs_up(house: House, voice: Voice) -> None:
     async def scenario() -> None:
         s = house.stage
-        expect(s, voice, Reply(text=ANSWER))
+        expect(s, voice, Reply(text=ANSWER, burst_ms=0))
         async with clean(s):
             async with talking(s, voice) as talk:
                 await question_and_answer(talk)
@@ -100,7 +100,7 @@ def test_the_agent_ends_the_call_once_its_goodbye_was_heard(
 ) -> None:
     async def scenario() -> None:
         s = house.stage
-        expect(s, voice, Reply(text=ANSWER), Reply(text=GOODBYE))
+        expect(s, voice, Reply(text=ANSWER, burst_ms=0), Reply(text=GOODBYE))
         hung_up_before = len(s.vonage.rest)
         async with clean(s):
             async with talking(s, voice) as talk:
@@ -148,7 +148,7 @@ def test_the_other_media_rates_sound_the_same(rate: int) -> None:
 
         async with clean(s), asyncio.TaskGroup() as calls:
             for voice in VOICES:
-                expect(s, voice, Reply(text=ANSWER))
+                expect(s, voice, Reply(text=ANSWER, burst_ms=0))
                 calls.create_task(call(voice))
                 await s.openai.connection(len(s.openai.connections) + 1)
 
@@ -160,7 +160,7 @@ def test_the_other_media_rates_sound_the_same(rate: int) -> None:
 def test_the_phone_is_never_fed_more_than_a_second_or_so_ahead(house: House, voice: Voice) -> None:
     async def scenario() -> None:
         s = house.stage
-        expect(s, voice, Reply(text="word " * 12 + "end."))
+        expect(s, voice, Reply(text="word " * 12 + "end.", burst_ms=0))
         most_ms = 0.0
 
         async with clean(s), talking(s, voice) as talk:
