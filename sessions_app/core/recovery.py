@@ -136,6 +136,9 @@ class Recovery:
         parts.model.went()
         parts.responses.forget()
         out += parts.speaking.broken_off()
+        if parts.speaking.external_voice:
+            # What it has not begun to say would come behind the last words.
+            out += parts.speaking.voice_lost()
         if parts.phone.opened_s is None:
             parts.goodbye.at_once(PROVIDER_FAILED, now)
         elif parts.agent.fallback_number:

@@ -360,7 +360,8 @@ def test_a_voice_that_fails_is_replaced_by_the_models_own(house: House) -> None:
             kept(talk.phone, done_s, await hears_out(talk.phone, talk.conn, done_s))
             await goes_on(s, talk.phone)
             assert len([c for c in s.openai.connections if c.caller() == talk.phone.tone]) == 1
-            assert talk.conn.errors == {}
+            # The answer may have been complete in the moment in which it was cancelled.
+            assert talk.conn.errors.keys() <= {"response_cancel_not_active"}
         await went_well(house, talk.phone)
         assert kinds(house.rows, talk.phone.uuid).count("voice_failed") == 1
         said = turns(house.rows, talk.phone.uuid, "agent")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_monotonic = time.monotonic
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]
@@ -44,4 +46,11 @@ def run(story: Coroutine[Any, Any, T]) -> T:
 
 
 def now() -> float:
-    return asyncio.get_running_loop().time()
+    """The story's time. In the place of `time.monotonic` it is asked by other threads' loops too,
+    whose own clock it is: those get the real one.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return _monotonic()
+    return loop.time() if isinstance(loop, ClockworkLoop) else _monotonic()

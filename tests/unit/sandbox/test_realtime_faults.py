@@ -88,7 +88,8 @@ def test_a_connection_is_lost_in_the_phase_that_was_asked_for(
             assert lost(client, caught) == code
             kinds = {event["type"] for event in client.events}
             before, after = _REACHED[phase]
-            assert before in kinds
+            # A connection that is dropped may take with it what was sent just before.
+            assert before in kinds or fault is Fault.OPENAI_DROPS
             assert not any(kind.startswith(after) for kind in kinds)
 
     asyncio.run(scenario())
