@@ -233,7 +233,7 @@ def test_a_model_lost_while_the_agent_speaks_goes_on_in_its_next_session(house: 
     house.run(scenario())
 
 
-def test_a_model_that_is_mute_or_fails_is_asked_again_or_replaced(house: House) -> None:
+def test_a_model_that_is_deaf_mute_or_fails_is_asked_again_or_replaced(house: House) -> None:
     s = house.stage
 
     async def once(*replies: Reply) -> None:
@@ -247,6 +247,21 @@ def test_a_model_that_is_mute_or_fails_is_asked_again_or_replaced(house: House) 
             await goes_on(s, talk.phone)
         await went_well(house, talk.phone)
 
+    async def deaf() -> None:
+        """He is asked to say it again; then another session hears it."""
+        async with talking(s, "openai") as talk:
+            await hears_out(talk.phone, talk.conn, talk.phone.started_s)
+            talk.conn.deaf = True
+            done_s = await asks(talk.phone, NEXT - 1, None)
+            kept(talk.phone, done_s, await hears_out(talk.phone, talk.conn, done_s))
+            done_s = await asks(talk.phone, FIRST, None)
+            conn = await session_that_heard(s, talk.phone, FIRST)
+            assert conn is not talk.conn
+            kept(talk.phone, done_s, await hears_out(talk.phone, conn, done_s))
+            await goes_on(s, talk.phone)
+        await went_well(house, talk.phone)
+        assert kinds(house.rows, talk.phone.uuid).count("caller_unheard") == 2
+
     failed = Reply(status="failed", code="rate_limit_exceeded")
 
     async def scenario() -> None:
@@ -257,6 +272,7 @@ def test_a_model_that_is_mute_or_fails_is_asked_again_or_replaced(house: House) 
                     "two responses fail": once(failed, failed),
                     "audio of silence": once(Reply(text="Not to be heard.", sound="silence")),
                     "text without audio": once(Reply(text="Not to be heard.", sound="none")),
+                    "deaf": deaf(),
                 }
             )
 
