@@ -20,7 +20,9 @@ SEMANTIC_WAIT_S = 4.0
 AGREE_S = 1.5
 #: What is shorter may be a cough.
 SPOKEN_MS = 200.0
-#: So much of it that is loud is no cough, no paper and no chair.
+#: So much of it that is loud is no cough, no paper and no chair: a word or two.
+WORDS_MS = 500.0
+#: So much is a sentence.
 LONG_MS = 1000.0
 #: Nobody speaks for so long, without a pause that a model would notice, too softly for our ear.
 SOFTLY_S = 20.0
@@ -85,13 +87,15 @@ class Guard:
             self._caller_s = now - min(self._turn_end_s, 1.0)
 
     def tell_unheard(self) -> int:
-        """It is being dealt with; gives how often that was necessary, one after the other, and 0 if
-        nothing is to be done: after the first time only long speech counts, since noise at the
-        caller's side must not cost a good model its call.
+        """It is being dealt with; gives which step that is, 0 for none. After the first, noise at
+        the caller's side must not cost a good model anything: it takes words to come to the second,
+        and a sentence to come to the third, without which the first is done again.
         """
         self.unheard_s = None
-        if self._unheard_in_a_row and self._spoken_ms < LONG_MS:
+        if self._unheard_in_a_row >= 1 and self._spoken_ms < WORDS_MS:
             return 0
+        if self._unheard_in_a_row >= 2 and self._spoken_ms < LONG_MS:
+            return 1
         self._unheard_in_a_row += 1
         return self._unheard_in_a_row
 

@@ -180,18 +180,18 @@ class Patience:
         return max(unheard_s + self._parts.limits.unheard_s, soonest_s)
 
     def _caller_unheard(self, now: float, out: list[ev.Command]) -> None:
-        """The caller spoke and only our ear heard him: once, the model is to say so; then another
-        session may hear better; a third time, he is not left with a deaf one.
+        """The caller spoke and only our ear heard him: first, the model is to say so; then another
+        session may hear better; in the end, he is not left with a deaf one.
         """
-        times = self._parts.guard.tell_unheard()
-        if not times:
+        step = self._parts.guard.tell_unheard()
+        if not step:
             return
         out.append(ev.Note("caller_unheard"))
         self._parts.model.suspect = True
         wanted = Wanted(ev.Purpose.ANSWER, prompts.UNHEARD, tries=TRIES_MOST - 1)
-        if times == 1:
+        if step == 1:
             self._parts.want(wanted)
-        elif times == 2:
+        elif step == 2:
             self._recovery.begin_anew(wanted, now, out)
         else:
             self._recovery.way_out(now, out)

@@ -91,7 +91,7 @@ async def session_that_heard(s: Stage, phone: PhoneCall, voice: int) -> Realtime
                     return conn
         return None
 
-    found = await eventually(f"the question of {phone.tone}", probe, 15.0, every_s=0.02)
+    found = await eventually(f"the question of {phone.tone}", probe, 30.0, every_s=0.02)
     assert found is not None
     return found
 

@@ -20,6 +20,7 @@ from tests.fakes import product
 from tests.fakes.stage import Stage, stage
 from tests.fakes.vonage import PhoneCall
 from tests.fakes.waiting import eventually
+from tests.integration.conversation import quiet
 from tests.integration.support import (
     Rows,
     Wire,
@@ -46,8 +47,9 @@ def texts_of(rows: Rows, call_uuid: str) -> list[str]:
 
 
 async def talks(s: Stage, phone: PhoneCall, words: str) -> None:
-    """The caller says something and is answered: the call is well."""
+    """The caller says something and hears the answer to it: the call is well."""
     conn = await s.connection_of(phone)
+    await quiet(phone)
     await conn.caller_said(words)
     await phone.wait_for_voice(since_s=time.monotonic())
 

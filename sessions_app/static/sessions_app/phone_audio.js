@@ -59,11 +59,13 @@ export class Sound {
 
   /** Silence now, and the microphone's light off. */
   async close() {
+    this.onLevel("agent", 0);
+    this.onLevel("you", 0);
+    // What the worklets told before they stop may come after it.
+    this.onLevel = this.onFrame = () => {};
     for (const player of Object.values(this.players)) player.port.postMessage({ clear: true });
     this.stopMicrophone();
     if (this.context && this.context.state !== "closed") await this.context.close();
-    this.onLevel("agent", 0);
-    this.onLevel("you", 0);
   }
 
   stopMicrophone() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessions_app.core import events as ev
+from sessions_app.core.ear import PAUSE_S
 from sessions_app.core.limits import Limits
 from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, pcm, silent_pcm
 
@@ -266,6 +267,41 @@ def test_noise_at_the_callers_side_costs_a_good_model_no_call() -> None:
             line.wait(1.5)
     assert line.notes().count("caller_unheard") == 1, "asked once, and then it was noise"
     assert not line.all(ev.Reconnect) and line.end() is None
+
+
+@pytest.mark.parametrize("loud_ms", [600.0, 800.0])
+def test_a_short_question_is_enough_for_another_session_and_not_for_the_way_out(
+    loud_ms: float,
+) -> None:
+    line = talk(person=PERSON)
+
+    def says(spoken_ms: float) -> None:
+        line.do(ev.CallerAudible(speaking=True))
+        line.wait(spoken_ms / 1000 + PAUSE_S)
+        line.do(ev.CallerAudible(speaking=False, spoken_ms=spoken_ms))
+        line.wait(2.0)
+
+    def not_heard() -> None:
+        request = line.last_request().request_id
+        line.answer(f"n{request}", f"i{request}", "I could not hear you.", 800, request)
+        line.wait(2.0)
+
+    says(loud_ms)
+    not_heard()
+    says(loud_ms)
+    assert len(line.all(ev.Reconnect)) == 1
+    assert [kept.retain for kept in line.all(ev.RetainAudio)][-1]
+    line.do(ev.ProviderReady())
+    line.wait(1.5)
+    not_heard()
+    for _ in range(3):
+        asked = len(line.requests())
+        says(loud_ms)
+        assert len(line.requests()) == asked + 1, "he must not speak into the void"
+        not_heard()
+    assert len(line.all(ev.Reconnect)) == 1 and not line.all(ev.TransferToPerson)
+    says(1200.0)
+    assert line.all(ev.TransferToPerson) == [ev.TransferToPerson()]
 
 
 def test_an_echo_does_not_cut_prepared_words_while_there_is_no_model() -> None:
