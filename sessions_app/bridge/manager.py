@@ -281,6 +281,7 @@ class SessionManager:
             frame_bytes=frame_bytes(rate_hz),
             provider=self.suppliers.provider(call_uuid, caller, plan.agent, plan.fault),
             voice=self.suppliers.voice(call_uuid, plan.agent, plan.fault),
+            spare_voice=self.suppliers.spare_voice(call_uuid, plan.agent, plan.fault),
             hang_up=self.suppliers.hang_up(call_uuid, plan.region_url, plan.fault),
             transfer=self.suppliers.transfer(
                 call_uuid, plan.region_url, plan.fault, apology(plan.agent, called)

@@ -62,6 +62,8 @@ class CallSetup:
     provider: Callable[[], Provider]
     #: The voice of another service; None when the model speaks itself.
     voice: Callable[[], Voice] | None
+    #: Speaks for a model that writes and is not heard; None: nobody can.
+    spare_voice: Callable[[], Voice] | None
     #: Ends the caller's leg at the carrier.
     hang_up: Callable[[], Awaitable[None]]
     #: Has the carrier say an apology to the caller and put him through to the agent's person.
@@ -107,13 +109,15 @@ class CallSession:
         self._began_s = clock()
         self._loop = asyncio.get_running_loop()
         self._model = Model(setup.provider, self.handle, setup.provider_fares)
-        self._voice = setup.voice() if setup.voice else None
+        make_voice = setup.voice or setup.spare_voice
+        self._voice = make_voice() if make_voice else None
         capabilities = self._model.capabilities
         voice_rate_hz = self._voice.rate_hz if self._voice else 0
         self._call = Call(
             setup.agent,
             setup.limits,
-            speaks=self._voice is None,
+            speaks=setup.voice is None,
+            spare_voice=setup.spare_voice is not None,
             provider_rate_hz=capabilities.rate_hz,
             voice_rate_hz=voice_rate_hz,
             clips=setup.clips,
@@ -185,9 +189,9 @@ class CallSession:
 
     def _own(self, stack: AsyncExitStack) -> None:
         """What the call uses, pushed before it is opened, released last in first out."""
-        if self._voice is not None:
+        if (voice := self._voice) is not None:
             stack.push_async_callback(
-                self._release, "Closed Speechmatics HTTP client", self._voice.close, lambda: True
+                self._release, "Closed Speechmatics HTTP client", voice.close, self._voice_was_used
             )
         stack.push_async_callback(
             self._release, "Closed Vonage WebSocket", self._close_socket, lambda: self.media_opened
@@ -199,6 +203,10 @@ class CallSession:
             lambda: self._model.opened,
         )
         stack.callback(logger.info, "🧹 Starting session cleanup...")
+
+    def _voice_was_used(self) -> bool:
+        spare = self.setup.voice is None
+        return self._speaker is not None and (self._speaker.used or not spare)
 
     async def _release(
         self, done: str, close: Callable[[], Awaitable[None]], was_opened: Callable[[], bool]

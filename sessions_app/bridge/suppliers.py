@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sessions_app.conf import Conf, ProviderConf
-from sessions_app.core.agent import AgentProfile
+from sessions_app.core.agent import AgentProfile, VoiceKind
 from sessions_app.logcontext import pseudonym
 from sessions_app.prepared import mouths
 from sessions_app.prepared.mouths import Say
+from sessions_app.providers import registry
 from sessions_app.providers.base import Provider, ProviderSetup, Voice
 from sessions_app.providers.openai.client import OpenAIConf, OpenAIProvider
-from sessions_app.providers.registry import needs_external_voice
 from sessions_app.providers.speechmatics.tts import SpeechmaticsConf, SpeechmaticsVoice
 from sessions_app.providers.tls import tls_context
 from sessions_app.sandbox.server import Sandbox
@@ -77,7 +77,7 @@ class Suppliers:
         setup = ProviderSetup(
             call_uuid=call_uuid,
             agent=agent,
-            text_only=needs_external_voice(agent.voice_kind),
+            text_only=registry.needs_external_voice(agent.voice_kind),
             headers={"OpenAI-Safety-Identifier": end_user, **self._fault(call_uuid, fault)},
         )
         openai = self._openai()
@@ -92,13 +92,26 @@ class Suppliers:
         )
 
     def voice(self, call_uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
-        if not needs_external_voice(agent.voice_kind):
+        if not registry.needs_external_voice(agent.voice_kind):
             return None
-        speechmatics = SpeechmaticsConf(
+        return self._speechmatics(agent.voice, call_uuid, fault)
+
+    def spare_voice(
+        self, call_uuid: str, agent: AgentProfile, fault: str
+    ) -> Callable[[], Voice] | None:
+        """For an agent whose model speaks itself, where there is one that speaks its language."""
+        speaks = registry.speaks(VoiceKind.SPEECHMATICS, agent.language)
+        able = speaks and self._conf.speechmatics_api_key
+        if registry.needs_external_voice(agent.voice_kind) or not able:
+            return None
+        return self._speechmatics(registry.SPEECHMATICS_VOICES[0], call_uuid, fault)
+
+    def _speechmatics(self, voice: str, call_uuid: str, fault: str) -> Callable[[], Voice]:
+        conf = SpeechmaticsConf(
             api_key=self._conf.speechmatics_api_key, url=self._conf.speechmatics_url
         )
         headers = self._fault(call_uuid, fault)
-        return lambda: SpeechmaticsVoice(speechmatics, agent.voice, headers=headers)
+        return lambda: SpeechmaticsVoice(conf, voice, headers=headers)
 
     def mouth(self, agent: AgentProfile) -> AbstractAsyncContextManager[Say]:
         """The agent's own voice, to prepare audio with: no call, no caller, no fault."""

@@ -35,8 +35,11 @@ class VoiceQueue:
         self._clauses: deque[SpeakClause] = deque()
         self._wake = asyncio.Event()
         self._current: asyncio.Task[None] | None = None
+        #: It has been asked for something.
+        self.used = False
 
     def speak(self, clause: SpeakClause) -> None:
+        self.used = True
         self._clauses.append(clause)
         self._wake.set()
 

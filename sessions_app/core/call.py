@@ -43,13 +43,16 @@ class Call:
         limits: Limits,
         *,
         speaks: bool,
+        spare_voice: bool = False,
         provider_rate_hz: int,
         voice_rate_hz: int = 0,
         clips: Clips | None = None,
         memory: Memory | None = None,
         now: float,
     ) -> None:
-        """`memory`: the conversation that another session of the same call has led so far."""
+        """`speaks`: the model itself; `spare_voice`: another service can, should it not be heard.
+        `memory`: the conversation that another session of the same call has led so far.
+        """
         self.agent = agent
         self.limits = limits
         self.clips = clips or Clips()
@@ -58,6 +61,7 @@ class Call:
         self.speaking = Speaking(
             self.playback,
             external_voice=not speaks,
+            spare_voice=spare_voice,
             provider_rate_hz=provider_rate_hz,
             voice_rate_hz=voice_rate_hz,
         )
@@ -143,8 +147,10 @@ class Call:
                 self._agent_audio(event, now, out)
             case ev.AgentText():
                 if not self.responses.is_dead(event.response_id):
-                    if self.speaking.external_voice and event.text.strip():
-                        self.patience.fed(now, event.response_id)
+                    if event.text.strip():
+                        self.responses.wrote(event.response_id)
+                        if self.speaking.external_voice:
+                            self.patience.fed(now, event.response_id)
                     out += self.speaking.words(event)
             case ev.AgentItemDone():
                 out += self.speaking.item_done(event.item_id)

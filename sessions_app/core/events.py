@@ -397,8 +397,12 @@ class AnswerTool:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeakYourself:
-    """From now on the model answers in its own voice; the other service's has failed."""
+class ChangeVoice:
+    """From now on the model answers in its own voice, or in words for another service to speak,
+    since the other way has failed.
+    """
+
+    own: bool
 
 
 ProviderCommand = (
@@ -409,7 +413,7 @@ ProviderCommand = (
     | AddCallerWords
     | AddToolCall
     | AnswerTool
-    | SpeakYourself
+    | ChangeVoice
 )
 
 

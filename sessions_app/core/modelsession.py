@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sessions_app.core.events import ChangeVoice
+
 #: So often it may begin anew before something of it has been heard; then it is given up.
 BEGINNINGS_MOST = 3
 #: A session of known length is renewed so long before its end, at the first quiet moment; a short
@@ -17,8 +19,8 @@ class ModelSession:
 
     def __init__(self) -> None:
         self.ready = False
-        #: The model has taken over from a voice that failed.
-        self.speaks_instead = False
+        #: The voice that failed was given up for this one, which every session is told.
+        self.voice: ChangeVoice | None = None
         self._begun_anew = 0
         #: It has begun anew after a fault, and nothing of it has been heard since.
         self.doubtful = False

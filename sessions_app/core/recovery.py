@@ -31,8 +31,8 @@ class Recovery:
         """It is told all that it has to know, and what is still to be said is asked for."""
         parts = self._parts
         parts.model.came(now, event.life_s)
-        if parts.model.speaks_instead:
-            out.append(ev.SpeakYourself())
+        if parts.model.voice is not None:
+            out.append(parts.model.voice)
         out += parts.memory.recall()
         out += parts.speaking.in_progress()
         self._greeting.begin(out)
@@ -88,6 +88,12 @@ class Recovery:
         wanted.tries += 1
         if wanted.tries > TRIES_MOST:
             self.way_out(now, out)
+        elif wanted.tries == TRIES_MOST and wanted.mute and parts.speaking.take_spare_voice():
+            out.append(ev.Note("voice_failed", "the model writes and is not heard"))
+            self._change_voice(out, own=False)
+            # It is the voice that is new, not the model: there is still a new session to be had.
+            wanted.tries -= 1
+            parts.want(wanted)
         elif wanted.tries == TRIES_MOST:
             self.begin_anew(wanted, now, out)
         elif not parts.listening.caller_speaks:
@@ -119,14 +125,17 @@ class Recovery:
         if cancel := parts.responses.drop_running():
             out.append(cancel)
         out += parts.speaking.voice_lost()
-        parts.model.speaks_instead = True
-        out.append(ev.SpeakYourself())
+        self._change_voice(out, own=True)
         if parts.goodbye.ending is not None:
             self.farewell(now, out)
         elif greeting is not None:
             parts.want(greeting)
         elif parts.responses.wanted is None:
             parts.want(again(running) if running else Wanted(ev.Purpose.ANSWER, prompts.CUT_OFF))
+
+    def _change_voice(self, out: list[ev.Command], *, own: bool) -> None:
+        self._parts.model.voice = ev.ChangeVoice(own)
+        out.append(self._parts.model.voice)
 
     # ------------------------------------------------------------------ ways out
 

@@ -23,6 +23,8 @@ class Wanted:
     not_before_s: float = 0.0
     #: When it was first asked for; being refused as busy does not move it.
     since_s: float | None = None
+    #: The last try brought words, and nothing that could be heard.
+    mute: bool = False
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class Running:
     wanted: Wanted
     #: Something of it can be heard.
     spoke: bool = False
+    #: Words of it have come.
+    wrote: bool = False
     called_tool: bool = False
 
 
@@ -105,6 +109,11 @@ class Responses:
         self.due_since_s = None
         if self.running is not None and self.running.response_id == response_id:
             self.running.spoke = True
+
+    def wrote(self, response_id: str) -> None:
+        """Words of it have come."""
+        if self.running is not None and self.running.response_id == response_id:
+            self.running.wrote = True
 
     def refused(self, request_id: str, now: float, *, busy: bool) -> Wanted | None:
         """Our request was turned down. Busy: it is wanted again by itself; else given back."""
@@ -214,4 +223,5 @@ def again(running: Running) -> Wanted:
     """What to ask for when a response came to nothing, or broke off in the middle."""
     if running.spoke and running.wanted.purpose is not Purpose.GOODBYE:
         return Wanted(Purpose.ANSWER, prompts.CUT_OFF, tries=running.wanted.tries)
+    running.wanted.mute = running.wrote and not running.spoke
     return running.wanted

@@ -43,10 +43,13 @@ class Speaking:
         playback: Playback,
         *,
         external_voice: bool,
+        spare_voice: bool,
         provider_rate_hz: int,
         voice_rate_hz: int,
     ) -> None:
         self.external_voice = external_voice
+        #: Another service could speak the model's words, should it not be heard itself.
+        self._spare_voice = spare_voice
         self._provider_rate_hz = provider_rate_hz
         self._voice_rate_hz = voice_rate_hz
         self._playback = playback
@@ -199,6 +202,15 @@ class Speaking:
             out.append(CutItem(item.item_id, spoken_ms, text))
             out += self._finish(item)
         return out
+
+    def take_spare_voice(self) -> bool:
+        """The model's words are spoken by another service from now on; False: there is none, or it
+        has been tried.
+        """
+        taken = self._spare_voice and not self.external_voice
+        self._spare_voice = False
+        self.external_voice = self.external_voice or taken
+        return taken
 
     def in_progress(self) -> list[AddAgentWords]:
         """What is being heard right now, for a model that knows nothing of it. Cut later, or

@@ -15,7 +15,7 @@ from django.db import models
 from simple_history.models import HistoricalRecords
 
 from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind, WhenBusy
-from sessions_app.providers.registry import OPENAI_VOICES, SPEECHMATICS_VOICES
+from sessions_app.providers.registry import OPENAI_VOICES, SPEECHMATICS_VOICES, speaks
 
 User = AbstractBaseUser | AnonymousUser
 
@@ -202,7 +202,7 @@ class Agent(models.Model):
             raise ValidationError(
                 {"when_busy": "To put callers through, give the person to fall back to."}
             )
-        if self.voice_kind is VoiceKind.SPEECHMATICS and not self.language.startswith("en"):
+        if not speaks(self.voice_kind, self.language):
             raise ValidationError(
                 {"voice": f"Speechmatics voices speak English only, not {self.language!r}."}
             )

@@ -24,4 +24,16 @@ def needs_external_voice(kind: VoiceKind) -> bool:
     return kind is not VoiceKind.OPENAI
 
 
-__all__ = ["OPENAI_VOICES", "SPEECHMATICS_VOICES", "VOICES", "needs_external_voice", "parse_voice"]
+def speaks(kind: VoiceKind, language: str) -> bool:
+    """Whether voices of this kind speak the language, a BCP 47 tag such as `en-GB`."""
+    return kind is VoiceKind.OPENAI or language.split("-")[0].lower() == "en"
+
+
+__all__ = [
+    "OPENAI_VOICES",
+    "SPEECHMATICS_VOICES",
+    "VOICES",
+    "needs_external_voice",
+    "parse_voice",
+    "speaks",
+]

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -30,6 +30,7 @@ from tests.integration.conversation import (
     apologised,
     calling,
     clean,
+    end_lines,
     furnish,
     hears,
     kinds,
@@ -331,6 +332,34 @@ def test_where_no_session_helps_there_are_words_or_a_person(house: House) -> Non
 
 
 # ---------------------------------------------------------------------- the other voice
+
+
+def test_a_model_that_writes_and_is_not_heard_is_spoken_for_by_the_other_service(
+    house: House,
+) -> None:
+    s = house.stage
+
+    async def mute(sound: Literal["silence", "none"]) -> None:
+        async with talking(s, "openai") as talk:
+            await hears_out(talk.phone, talk.conn, talk.phone.started_s)
+            talk.conn.script = Script(listens=True, otherwise=Reply(text=sound, sound=sound))
+            done_s = await asks(talk.phone, FIRST, None)
+            kept(talk.phone, done_s, await hears_out(talk.phone, talk.conn, done_s))
+            assert talk.conn.session["output_modalities"] == ["text"]
+            await goes_on(s, talk.phone)
+            assert len([c for c in s.openai.connections if c.caller() == talk.phone.tone]) == 1
+        await went_well(house, talk.phone)
+        assert kinds(house.rows, talk.phone.uuid).count("voice_failed") == 1
+        said = [turn.text for turn in turns(house.rows, talk.phone.uuid, "agent")]
+        assert said.count(sound) == 2, "what nobody heard is no turn"
+        assert end_lines(s.server, talk.phone.uuid, "speechmatics") == []
+
+    async def scenario() -> None:
+        async with clean(s):
+            await at_once({"silence": mute("silence"), "no audio": mute("none")})
+
+    house.run(scenario())
+
 
 BROKEN_VOICES: Mapping[str, TtsReply] = {
     "refused": TtsReply(status=503, content_type="text/plain", body=b"no"),

@@ -16,10 +16,10 @@ from sessions_app.core.events import (
     AddToolCall,
     AnswerTool,
     CancelResponse,
+    ChangeVoice,
     CreateResponse,
     CutItem,
     ProviderCommand,
-    SpeakYourself,
 )
 from sessions_app.providers.base import ProviderSetup
 from sessions_app.providers.openai.conversation import RATE_HZ, Conversation, Item
@@ -180,9 +180,9 @@ class Encoder:
             case AddToolCall(call_id=call_id, name=name, arguments=arguments):
                 call = {"type": "function_call", "call_id": call_id, "name": name}
                 return [self._add_item({**call, "arguments": arguments})]
-            case SpeakYourself():
-                self._conversation.text_only = False
-                return [self._speak_yourself()]
+            case ChangeVoice(own=own):
+                self._conversation.text_only = not own
+                return [self._change_voice(own)]
 
     def _event(self, type_: str, **fields: Any) -> dict[str, Any]:
         self._events += 1
@@ -203,13 +203,12 @@ class Encoder:
         self._conversation.asked(command.request_id)
         return {"type": "response.create", "event_id": command.request_id, "response": response}
 
-    def _speak_yourself(self) -> dict[str, Any]:
+    def _change_voice(self, own: bool) -> dict[str, Any]:
         """Fields that are left out stay as they are, but for the type, which is never optional."""
-        session = {
-            "type": "realtime",
-            "output_modalities": ["audio"],
-            "audio": {"output": _spoken(self._agent)},
-        }
+        session: dict[str, Any] = {"type": "realtime"}
+        session["output_modalities"] = ["audio"] if own else ["text"]
+        if own:
+            session["audio"] = {"output": _spoken(self._agent)}
         return self._event("session.update", session=session)
 
     def _add_agent_words(self, item_id: str, text: str) -> dict[str, Any]:

@@ -168,6 +168,7 @@ class World:
     provider: FakeProvider
     socket: FakeSocket = field(default_factory=FakeSocket)
     voice: FakeVoice | None = None
+    spare_voice: FakeVoice | None = None
     hanging_up: Act = fine
     hung_up: int = 0
     removed: list[CallSession] = field(default_factory=list)
@@ -195,7 +196,7 @@ class World:
         self._providers = [self.provider, *self.later]
 
     def setup(self, limits: Limits | None = None) -> CallSetup:
-        voice = self.voice
+        voice, spare = self.voice, self.spare_voice
         return CallSetup(
             agent=AgentProfile(greeting="Hello there.", fallback_number=self.person),
             limits=limits or Limits(),
@@ -203,6 +204,7 @@ class World:
             frame_bytes=FRAME_BYTES,
             provider=self.next_provider,
             voice=(lambda: voice) if voice is not None else None,
+            spare_voice=(lambda: spare) if spare is not None else None,
             hang_up=self.hang_up,
             transfer=self.transfer,
             clips=self.clips,

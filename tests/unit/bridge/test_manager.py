@@ -53,6 +53,9 @@ class StubSuppliers:
     def voice(self, uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
         return None
 
+    def spare_voice(self, uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
+        return None
+
     def hang_up(self, uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
         async def hang_up() -> None:
             self.hung_up.append(uuid)

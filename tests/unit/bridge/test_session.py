@@ -99,6 +99,39 @@ def test_only_what_was_opened_is_said_to_be_closed() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_spare_voice_speaks_for_a_model_that_only_writes_and_is_closed_in_any_case(
+    heard: bool,
+) -> None:
+    async def story() -> None:
+        world = World(FakeProvider(), spare_voice=FakeVoice())
+        with log_lines() as lines:
+            session, task = await in_talk(world)
+            emit = world.provider.emit
+            assert emit is not None and world.spare_voice is not None
+            for number in range(1 if heard else 3):
+                await until(lambda n=number: len(world.provider.of(ev.CreateResponse)) > n)
+                request = world.provider.of(ev.CreateResponse)[-1]
+                assert isinstance(request, ev.CreateResponse)
+                emit(ev.ResponseStarted(f"r{number}", request.request_id))
+                emit(ev.AgentText(f"r{number}", f"i{number}", "Hello there."))
+                if heard:
+                    emit(ev.AgentAudio(f"r{number}", f"i{number}", b"\0\x10" * 24_000))
+                emit(ev.AgentItemDone(f"r{number}", f"i{number}"))
+                emit(ev.ResponseDone(f"r{number}", "completed"))
+            await asyncio.sleep(1)
+            await session.close()
+            await task
+        assert world.spare_voice.asked == ([] if heard else ["Hello there."])
+        assert world.provider.of(ev.ChangeVoice) == ([] if heard else [ev.ChangeVoice(own=False)])
+        assert world.socket.frames
+        assert (SPEECH in lines.lines) is not heard
+        assert world.spare_voice.closed == 1
+        await alone()
+
+    run(story())
+
+
 @pytest.mark.parametrize("trouble", [raises, hangs, slow])
 @pytest.mark.parametrize("step", ["provider", "socket", "voice", "hang up"])
 def test_a_step_that_fails_or_hangs_is_told_and_the_others_still_run(
@@ -419,7 +452,7 @@ def test_where_a_voice_fails_the_model_speaks_itself_in_the_same_call() -> None:
         world = World(FakeProvider(speaks=False), voice=FakeVoice(pieces=0, failing="Hello"))
         session, task = await in_talk(world)
         assert "voice_failed" in [note.kind for note in world.mirror.notes]
-        assert world.provider.of(ev.SpeakYourself) == [ev.SpeakYourself()]
+        assert world.provider.of(ev.ChangeVoice) == [ev.ChangeVoice(own=True)]
         (request,) = world.provider.of(ev.CreateResponse)
         assert isinstance(request, ev.CreateResponse) and "Hello there." in request.instructions
         emit = world.provider.emit

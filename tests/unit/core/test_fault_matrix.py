@@ -20,6 +20,7 @@ PROMISE_S = 3.0
 THINKING_S = 0.5
 
 OF_VOICE = {Fault.VOICE_REFUSED, Fault.VOICE_STALLS}
+OF_OWN_VOICE = {Fault.SILENT_AUDIO, Fault.TEXT_ONLY, Fault.TEXT_ALWAYS}
 OF_PHONE = {Fault.HALF_DEAD, Fault.FROZEN_PHONE, Fault.ABORTED, Fault.HUNG_UP}
 FOR_GOOD = {Fault.QUOTA, Fault.REFUSED_AFTER_DROP, Fault.FAILS_ALWAYS, Fault.DEAF_ALWAYS}
 RECOVERABLE = set(Fault) - OF_PHONE - FOR_GOOD
@@ -30,7 +31,7 @@ APPLIES = [
     for fault, phase, speaks in itertools.product(Fault, Phase, (True, False))
     if not (fault in OF_PHONE and phase is Phase.BEFORE_GREETING)
     if not (fault in OF_VOICE and speaks)
-    if not (fault in (Fault.SILENT_AUDIO, Fault.TEXT_ONLY) and not speaks)
+    if not (fault in OF_OWN_VOICE and not speaks)
 ]
 
 
@@ -46,6 +47,8 @@ def test_the_promise_is_kept(fault: Fault, phase: Phase, speaks: bool) -> None:
     assert world.longest_s <= most_s, f"silent for {world.longest_s:.2f} s"
     end = world.end()
     assert end is not None, "the call goes on for ever"
+    if speaks and fault is not Fault.TEXT_ALWAYS:
+        assert not world.all(ev.ChangeVoice), "its own voice can be heard"
     if fault in RECOVERABLE:
         assert end.reason is ev.EndReason.AGENT_ENDED, end
         assert world.turn >= 4, "the conversation did not go on"
@@ -75,3 +78,49 @@ def test_where_nothing_helps_the_agents_person_does(fault: Fault) -> None:
     assert world.longest_s <= PROMISE_S
     end = world.end()
     assert end == ev.EndCall(ev.EndReason.TRANSFERRED, hang_up=False)
+
+
+def test_a_model_that_only_writes_is_spoken_for_by_another_service() -> None:
+    world = World(Fault.TEXT_ALWAYS, Phase.AGENT_SPEAKING).run()
+    assert world.all(ev.ChangeVoice) == [ev.ChangeVoice(own=False)]
+    assert world.answers_heard >= 4 and not world.all(ev.Reconnect)
+
+
+def test_a_service_that_cannot_speak_for_it_is_asked_once() -> None:
+    world = World(Fault.TEXT_ALWAYS, Phase.AGENT_SPEAKING)
+    world.voice_fails = True
+    world.run()
+    assert world.longest_s <= PROMISE_S
+    told = world.all(ev.ChangeVoice)
+    assert told[:2] == [ev.ChangeVoice(own=False), ev.ChangeVoice(own=True)]
+    assert ev.ChangeVoice(own=False) not in told[1:]
+    assert len(world.all(ev.Reconnect)) >= 1
+    assert world.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=True)
+
+
+def test_a_response_that_fails_in_the_other_voice_still_has_a_new_session_before_it() -> None:
+    world = World(Fault.TEXT_ALWAYS, Phase.AGENT_SPEAKING)
+    while not world.all(ev.ChangeVoice):
+        world.run(most_s=0.1)
+    world.fails = 1
+    world.run()
+    assert len(world.all(ev.Reconnect)) == 1
+    assert world.end() == ev.EndCall(ev.EndReason.AGENT_ENDED, hang_up=True)
+
+
+def test_another_session_is_told_to_write_too() -> None:
+    world = World(Fault.TEXT_ALWAYS, Phase.AGENT_SPEAKING)
+    while not world.all(ev.ChangeVoice):
+        world.run(most_s=0.1)
+    world.run(most_s=2.0)
+    world.lost("close_1006")
+    world.run()
+    assert world.all(ev.ChangeVoice) == [ev.ChangeVoice(own=False)] * 2
+    assert world.end() == ev.EndCall(ev.EndReason.AGENT_ENDED, hang_up=True)
+
+
+def test_where_no_service_can_speak_for_it_he_hears_why() -> None:
+    world = World(Fault.TEXT_ALWAYS, Phase.AGENT_SPEAKING, spare_voice=False).run()
+    assert world.longest_s <= PROMISE_S
+    assert world.end() == ev.EndCall(ev.EndReason.PROVIDER_FAILED, hang_up=True)
+    assert not world.all(ev.ChangeVoice)

@@ -48,6 +48,7 @@ class Fault(StrEnum):
     DEAF_ALWAYS = "model: hears nothing, always"
     SILENT_AUDIO = "model: silence instead of speech, once"
     TEXT_ONLY = "model: text instead of speech, once"
+    TEXT_ALWAYS = "model: text instead of speech, always"
     FAILS_ONCE = "model: a response fails"
     FAILS_ALWAYS = "model: every response fails"
     INCOMPLETE = "model: a response is cut off"
@@ -94,6 +95,7 @@ class World(Line):
         phase: Phase = Phase.AGENT_SPEAKING,
         *,
         speaks: bool = True,
+        spare_voice: bool = True,
         person: str = "",
         clips: tuple[Clip, ...] = (*CLIPS, GREETING_CLIP),
     ) -> None:
@@ -104,7 +106,7 @@ class World(Line):
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         self.fails = 0
-        self.fails_always = self.silent_once = self.text_once = False
+        self.fails_always = self.silent_once = self.text_once = self.text_always = False
         self.incomplete_once = self.stalls_once = False
         self.model_away = self.model_slow = False
         self.speaking = False
@@ -124,6 +126,7 @@ class World(Line):
             agent(greeting="Hello, how can I help you?", fallback_number=person),
             Limits(),
             speaks=speaks,
+            spare_voice=speaks and spare_voice,
             open_media=False,
             ready=False,
             clips=clips,
@@ -310,7 +313,8 @@ class World(Line):
             return
         if answer.ends_call:
             self.do(ev.ToolCalled(response, f"call_{response}", "end_call", "{}"))
-        text_only = not self.call.speaking.external_voice and self.text_once
+        wrong = self.text_once or self.text_always
+        text_only = not self.call.speaking.external_voice and wrong
         silent, self.silent_once = self.silent_once, False
         if text_only:
             self.text_once = False
@@ -408,6 +412,7 @@ class World(Line):
             Fault.DEAF_ALWAYS: lambda: self.set_model(hears=False),
             Fault.SILENT_AUDIO: lambda: self.set(silent_once=True),
             Fault.TEXT_ONLY: lambda: self.set(text_once=True),
+            Fault.TEXT_ALWAYS: lambda: self.set(text_always=True),
             Fault.FAILS_ONCE: lambda: self.set(fails=1),
             Fault.FAILS_ALWAYS: lambda: self.set(fails_always=True),
             Fault.INCOMPLETE: lambda: self.set(incomplete_once=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessions_app.core.agent import AgentProfile, VoiceKind
-from sessions_app.providers.registry import VOICES, needs_external_voice, parse_voice
+from sessions_app.providers.registry import VOICES, needs_external_voice, parse_voice, speaks
 
 
 @pytest.mark.parametrize("kind", list(VoiceKind))
@@ -30,3 +30,10 @@ def test_the_default_agent_has_a_voice_that_exists() -> None:
 def test_only_openai_speaks_for_itself() -> None:
     assert not needs_external_voice(VoiceKind.OPENAI)
     assert needs_external_voice(VoiceKind.SPEECHMATICS)
+
+
+def test_speechmatics_speaks_english_only() -> None:
+    assert speaks(VoiceKind.SPEECHMATICS, "en") and speaks(VoiceKind.SPEECHMATICS, "EN-gb")
+    assert not speaks(VoiceKind.SPEECHMATICS, "de-DE")
+    assert not speaks(VoiceKind.SPEECHMATICS, "enm")
+    assert speaks(VoiceKind.OPENAI, "de-DE")

@@ -18,11 +18,11 @@ from sessions_app.core.events import (
     AddToolCall,
     AnswerTool,
     CancelResponse,
+    ChangeVoice,
     CreateResponse,
     CutItem,
     ProviderCommand,
     Purpose,
-    SpeakYourself,
 )
 from sessions_app.providers.base import ProviderSetup
 from sessions_app.providers.openai.conversation import HEAD, Conversation
@@ -450,7 +450,7 @@ def test_audio_comes_through_as_the_event_it_stands_for(pcm: bytes) -> None:
 
 def test_a_model_that_is_to_speak_itself_is_told_so_in_one_update() -> None:
     send = Sender(text_only=True)
-    (update,) = send(SpeakYourself())
+    (update,) = send(ChangeVoice(own=True))
     assert update["session"] == {
         "type": "realtime",
         "output_modalities": ["audio"],
@@ -464,9 +464,18 @@ def test_a_model_that_is_to_speak_itself_is_told_so_in_one_update() -> None:
     }
 
 
+def test_a_model_that_is_not_heard_is_told_to_write_and_its_words_are_cut_as_words() -> None:
+    send = Sender()
+    (update,) = send(ChangeVoice(own=False))
+    assert update["session"] == {"type": "realtime", "output_modalities": ["text"]}
+    send.got_text("item_a")
+    events = send(CutItem("item_a", 700, "Well"))
+    assert [e["type"] for e in events] == ["conversation.item.delete", "conversation.item.create"]
+
+
 def test_what_it_says_then_is_cut_as_sound() -> None:
     send = Sender(text_only=True)
-    send(SpeakYourself())
+    send(ChangeVoice(own=True))
     send.got_audio("item_a", 2000)
     (event,) = send(CutItem("item_a", 700, "Well"))
     assert (event["type"], event["audio_end_ms"]) == ("conversation.item.truncate", 700)
@@ -475,7 +484,7 @@ def test_what_it_says_then_is_cut_as_sound() -> None:
 def test_what_another_voice_said_before_is_replaced_as_before() -> None:
     send = Sender(text_only=True)
     send.got_text("item_a")
-    send(SpeakYourself())
+    send(ChangeVoice(own=True))
     events = send(CutItem("item_a", 700, "Well"))
     assert [e["type"] for e in events] == ["conversation.item.delete", "conversation.item.create"]
 
