@@ -64,6 +64,7 @@ class _Keeper:
         self._default: rows.Route | None = None
         self._drain = False
         self._drain_s = 0.0
+        self._cutting = False
 
     def round(self) -> None:
         """In a thread: everything that asks the database."""
@@ -130,8 +131,9 @@ class _Keeper:
             manager.drain_asked = self._drain
             self._drain_s = time.monotonic()
             logger.info("draining, as asked" if self._drain else "taking calls again")
-        waited_s = time.monotonic() - self._drain_s
-        if self._drain and waited_s >= manager.conf.drain_s and manager.get_active_session_count():
+        over = self._drain and time.monotonic() - self._drain_s >= manager.conf.drain_s
+        if over and not self._cutting and manager.get_active_session_count():
+            self._cutting = True
             manager.spawn(self._cut_off(), "cut off")
 
     def _settle_ghosts(self) -> None:
@@ -149,7 +151,10 @@ class _Keeper:
                 session.handle(EndRequested(EndReason.REPLACED, hang_up=False))
 
     async def _cut_off(self) -> None:
-        cut = await self._manager.cut_off()
+        try:
+            cut = await self._manager.cut_off()
+        finally:
+            self._cutting = False
         logger.warning("%d calls were cut off by the drain", cut)
 
     def away(self, error: BaseException) -> None:

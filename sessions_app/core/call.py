@@ -235,11 +235,11 @@ class Call:
             case ev.TransferFailed():
                 self.recovery.not_led_away(event, now, out)
             case ev.EndRequested():
-                told = self.phone.opened_s is not None and self.clips.get(Phrase.APOLOGY)
-                if event.politely and told:
-                    self.recovery.end_politely(event.reason, now, out)
-                else:
+                can_tell = self.phone.opened_s is not None and self.clips.get(Phrase.APOLOGY)
+                if not (event.politely and can_tell):
                     self._end(event.reason, now, out, hang_up=event.hang_up)
+                elif not self.goodbye.irrevocable:
+                    self.recovery.end_politely(event.reason, now, out)
             case ev.Tick():
                 if event.late_s > ASLEEP_S:
                     self.patience.asleep(now)

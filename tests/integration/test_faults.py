@@ -489,9 +489,12 @@ def test_a_phone_that_is_reached_no_more_is_spoken_to_by_the_carrier(house: Hous
 # ---------------------------------------------------------------------- ourselves
 
 
-def test_a_call_that_a_drain_cuts_off_is_told_so_and_hung_up() -> None:
+@pytest.mark.parametrize("asked_by", ["a signal", "the command"])
+def test_a_call_that_a_drain_cuts_off_is_told_so_once_and_hung_up(asked_by: str) -> None:
     async def scenario() -> None:
-        async with stage(env={"DRAIN_SECONDS": "1"}) as s:
+        # Many heartbeats within one apology.
+        env = {"DRAIN_SECONDS": "1", "HEARTBEAT_SECONDS": "0.5", "NODE_NAME": "node-a"}
+        async with stage(env=env) as s:
             await asyncio.to_thread(furnish, s.server, greeting=GREETING)
             house = _Rows(s, Rows.of(s.server))
             s.openai.script = Script(listens=True)
@@ -501,11 +504,15 @@ def test_a_call_that_a_drain_cuts_off_is_told_so_and_hung_up() -> None:
                 talk.conn.script.replies.append(Reply(text="word " * 39 + "end.", audio_ms=12_000))
                 done_s = await asks(phone, FIRST, None)
                 await talk.hears(2, 300)
-                exit_code = asyncio.create_task(s.server.aterminate())
+                if asked_by == "a signal":
+                    exit_code = asyncio.create_task(s.server.aterminate())
+                else:
+                    assert (await s.server.amanage("drain", "node-a")).returncode == 0
                 await apologised(house, phone, reason="drained")  # type: ignore[arg-type]
                 assert phone.hung_up_s is not None
                 kept(phone, done_s, phone.hung_up_s)
-                assert await exit_code == 3
+                if asked_by == "a signal":
+                    assert await exit_code == 3
             said = turns(house.rows, phone.uuid, "agent")
             assert said[1].text.startswith("word") and said[1].interrupted
             assert s.violations() == []

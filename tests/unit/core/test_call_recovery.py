@@ -217,6 +217,23 @@ def test_a_drain_tells_the_caller_before_it_hangs_up() -> None:
     assert not line.turn("apology").interrupted
 
 
+def test_however_often_it_is_asked_the_caller_is_told_once_that_the_call_ends() -> None:
+    line = greeted(Line(clips=CLIPS))
+    for _ in range(20):
+        line.do(ev.EndRequested(ev.EndReason.DRAINED, politely=True))
+        line.wait(0.5)
+    assert line.end() == ev.EndCall(ev.EndReason.DRAINED, hang_up=True)
+    assert [play.item_id for play in line.all(ev.Play)].count("apology") == 1
+
+
+def test_a_drain_does_not_talk_a_caller_out_of_his_transfer() -> None:
+    line = greeted(Line(agent(fallback_number="442079460111"), clips=CLIPS))
+    line.do(ev.ProviderLost("insufficient_quota", retryable=False))
+    line.do(ev.EndRequested(ev.EndReason.DRAINED, politely=True))
+    line.do(ev.Transferred())
+    assert line.end() == ev.EndCall(ev.EndReason.TRANSFERRED, hang_up=False)
+
+
 def test_a_caller_who_is_picked_up_and_not_connected_is_spoken_to_by_the_carrier() -> None:
     line = Line(clips=CLIPS, open_media=False)
     line.do(ev.CallerAnswered())
