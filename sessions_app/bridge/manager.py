@@ -119,10 +119,8 @@ class SessionManager:
                     self._tasks.create_task(preparing.keep(self), name="prepared audio"),
                     self._tasks.create_task(self.reconciler.run(), name="reconciliation"),
                 ]
-                look = self._suppliers.provider("look", "", AgentProfile(), "")
-                keepers.append(
-                    self._tasks.create_task(self.provider_watch.run(look), name="provider watch")
-                )
+                looking = self.provider_watch.run(self._suppliers.look)
+                keepers.append(self._tasks.create_task(looking, name="provider watch"))
                 self._ready.set()
                 await self._stop.wait()
                 await self._close_all(EndReason.SHUTDOWN)
@@ -296,7 +294,7 @@ class SessionManager:
 
     @property
     def provider_trouble(self) -> str:
-        """What was wrong with the last connection to the model's service; empty: nothing."""
+        """What was wrong with the model's service the last time; empty: nothing."""
         return self.provider_watch.trouble
 
     def _provider_fares(self, call_uuid: str, fault: str, trouble: str) -> None:

@@ -14,7 +14,13 @@ from functools import partial
 
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.core.errors import ProviderError
-from sessions_app.core.events import Event, ProviderCommand, ProviderLost, ProviderReady
+from sessions_app.core.events import (
+    Event,
+    ProviderCommand,
+    ProviderLost,
+    ProviderReady,
+    ResponseDone,
+)
 from sessions_app.providers.base import Capabilities, Provider
 
 logger = logging.getLogger(__name__)
@@ -87,7 +93,6 @@ class Model:
             except TimeoutError:
                 raise ProviderError(f"not ready in {OPEN_TIMEOUT_S:g} s", retryable=True) from None
             opened = self.opened = True
-            self._fares("")
             tell(ProviderReady(provider.life_s))
             async with asyncio.TaskGroup() as streams:
                 streams.create_task(provider.write(), name="to provider")
@@ -102,6 +107,11 @@ class Model:
             tell(ProviderLost(str(error), error.retryable))
 
     def _tell(self, provider: Provider, event: Event) -> None:
+        # That it lets us in says little: one without money does, and then refuses every answer.
+        if isinstance(event, ResponseDone) and event.status == "completed":
+            self._fares("")
+        elif isinstance(event, ResponseDone) and event.status == "failed" and not event.retryable:
+            self._fares(event.reason)
         if provider is self._live:
             self._emit(event)
 

@@ -7,21 +7,21 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from sessions_app.core.breaker import Breaker
-from sessions_app.core.errors import ProviderError
-from sessions_app.providers.base import Provider
+from sessions_app.core.errors import CallError
 
 logger = logging.getLogger(__name__)
 
-#: A look with all its tries, and the release of what it opened.
-LOOK_TIMEOUT_S = 9.0
-CLOSE_TIMEOUT_S = 2.0
+#: A look, and the release of what it opened.
+LOOK_TIMEOUT_S = 12.0
+
+#: Has the model answer once. Raises CallError.
+Look = Callable[[], Awaitable[None]]
 
 
 class ProviderWatch:
-    """How the connection to the model fares. No caller is spent to find out that it is back."""
+    """How the model fares. No caller is spent to find out that it is back."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class ProviderWatch:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: Callable[[], float] = random.random,
     ) -> None:
-        #: What was wrong with the last connection; empty: nothing.
+        #: What was wrong the last time; empty: nothing.
         self.trouble = ""
         self._breaker = Breaker()
         self._went_down = asyncio.Event()
@@ -40,11 +40,11 @@ class ProviderWatch:
 
     @property
     def down(self) -> bool:
-        """No call that begins now would reach the model."""
+        """No call that begins now would be answered by the model."""
         return self._breaker.down
 
     def fares(self, call: str, trouble: str) -> None:
-        """A call reached the model (""), or could not for this reason."""
+        """A call was answered by the model (""), or could not be for this reason."""
         self.trouble = trouble
         if not trouble:
             self._up()
@@ -57,7 +57,7 @@ class ProviderWatch:
             self._went_down.clear()
             logger.info("the model's service is back, calls are taken again")
 
-    async def run(self, make: Callable[[], Provider]) -> None:
+    async def run(self, look: Look) -> None:
         """Look after a service that is down until it answers; until cancelled."""
         while True:
             await self._went_down.wait()
@@ -65,7 +65,7 @@ class ProviderWatch:
             if not self.down:
                 continue
             try:
-                self.trouble = await self._look(make())
+                self.trouble = await self._look(look)
             except Exception as fault:
                 # Such as an unusable setting: the next look may find it mended.
                 logger.exception("a look at the model's service failed")
@@ -73,17 +73,13 @@ class ProviderWatch:
             if not self.trouble:
                 self._up()
 
-    async def _look(self, provider: Provider) -> str:
-        """Open a conversation and close it; what was wrong, empty for nothing."""
+    async def _look(self, look: Look) -> str:
+        """What was wrong; empty for nothing."""
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
-                await provider.open()
+                await look()
         except TimeoutError:
-            return f"not ready in {LOOK_TIMEOUT_S:g} s"
-        except ProviderError as error:
+            return f"no answer in {LOOK_TIMEOUT_S:g} s"
+        except CallError as error:
             return str(error) or "refused"
-        finally:
-            with suppress(TimeoutError, ProviderError, OSError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await provider.close()
         return ""

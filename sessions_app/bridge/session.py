@@ -69,7 +69,7 @@ class CallSetup:
     #: Has the carrier say an apology to the caller and put him through to the agent's person.
     transfer: Callable[[], Awaitable[None]]
     mirror: CallMirror
-    #: Told how the connection to the model fares: "" or what was wrong.
+    #: Told how the model fares: "" when it has answered, or why it could not be had.
     provider_fares: Callable[[str], None]
     #: Told when everything is released, before anybody who waits for that goes on.
     removed: Callable[[CallSession], None]

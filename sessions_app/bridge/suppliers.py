@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -15,9 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sessions_app.conf import Conf, ProviderConf
 from sessions_app.core.agent import AgentProfile, VoiceKind
+from sessions_app.core.phrases import Phrase
 from sessions_app.logcontext import pseudonym
 from sessions_app.prepared import mouths
 from sessions_app.prepared.mouths import Say
+from sessions_app.prepared.sound import Unfit
+from sessions_app.prepared.wording import Wanted
 from sessions_app.providers import registry
 from sessions_app.providers.base import Provider, ProviderSetup, Voice
 from sessions_app.providers.openai.client import OpenAIConf, OpenAIProvider
@@ -36,7 +39,7 @@ from sessions_app.telephony.vonage.client import (
 
 FAULT_HEADER = "X-Sandbox-Fault"
 CALL_HEADER = "X-Sandbox-Call"
-#: The end user of audio that is made for no call.
+#: The end user of what is said in no call.
 _NOBODY = "prepared audio"
 
 # httpx would import these at its first request: a quarter of a second on the event loop, in which
@@ -122,6 +125,14 @@ class Suppliers:
         # Who prepares tries again by itself, later than a call could.
         openai = replace(self._openai(), attempts=1)
         return mouths.of_model(lambda: OpenAIProvider(setup, openai))
+
+    async def look(self) -> None:
+        """Have the model say a word: only that shows that it serves. Raises CallError."""
+        it = AgentProfile()
+        word = Wanted(Phrase.GREETING, "Hello.", it.voice_kind, it.voice, it.language)
+        async with self.mouth(it) as say:
+            with suppress(Unfit):  # it serves, whatever it says
+                await say(word)
 
     def hang_up(self, call_uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
         async def hang_up() -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.fakes.ncco import is_websocket
-from tests.fakes.openai_script import Refusal, Script
+from tests.fakes.openai_script import Refusal, Reply, Script
 from tests.fakes.server import RunningServer
 from tests.fakes.stage import Stage, stage
 from tests.fakes.waiting import eventually
@@ -490,18 +490,23 @@ def test_persons_of_many_refused_callers_are_rung_at_the_pace_too() -> None:
 # ---------------------------------------------------------------------- the model is away
 
 
-def test_while_the_model_is_down_nobody_is_picked_up_to_hear_it() -> None:
-    refused = Script(refuse=Refusal(401, "invalid_api_key"))
-
+@pytest.mark.parametrize(
+    "down",
+    [
+        Script(refuse=Refusal(401, "invalid_api_key")),
+        Script(otherwise=Reply(status="failed", code="insufficient_quota")),
+    ],
+    ids=["refuses", "answers nobody"],
+)
+def test_while_the_model_is_down_nobody_is_picked_up_to_hear_it(down: Script) -> None:
     async def scenario() -> None:
         async with stage() as s:
             rows = Rows.of(s.server)
-            s.openai.script = refused
+            s.openai.script = down
             lost = [new_uuid() for _ in range(5)]
             for each in lost:
                 connects(await ask_answer(s, each))
             await s.server.wait_for_log("service is down")
-            before = s.openai.refused
             async with s.call() as phone:
                 await phone.wait_for_talk()
                 await phone.wait_ended()
@@ -510,8 +515,13 @@ def test_while_the_model_is_down_nobody_is_picked_up_to_hear_it() -> None:
             assert any("service is down" in event for event in rows.events(phone.uuid))
             health = await s.server.ahealth()
             assert health["status"] == "degraded" and "provider away" in health["reasons"]
+
             # It is looked after without any caller.
-            await eventually("a look", lambda: s.openai.refused > before, timeout_s=20)
+            def looks() -> int:
+                return s.openai.refused + len(s.openai.connections)
+
+            before = looks()
+            await eventually("two looks", lambda: looks() >= before + 2, timeout_s=20)
             apologises(await ask_answer(s, new_uuid()))
             s.openai.script = Script()
             await s.server.wait_for_log("service is back", timeout_s=30)

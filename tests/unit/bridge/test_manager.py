@@ -50,6 +50,9 @@ class StubSuppliers:
 
         return make
 
+    async def look(self) -> None:
+        """It answers."""
+
     def voice(self, uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
         return None
 

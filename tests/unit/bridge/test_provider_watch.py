@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from sessions_app.bridge.provider_watch import CLOSE_TIMEOUT_S, LOOK_TIMEOUT_S, ProviderWatch
+from sessions_app.bridge.provider_watch import LOOK_TIMEOUT_S, ProviderWatch
 from sessions_app.core.breaker import FAILURES
 from sessions_app.core.errors import ProviderError
 from tests.unit.bridge import clockwork
@@ -16,24 +16,15 @@ class Service:
     """Answers, refuses or hangs as told; counts who comes."""
 
     def __init__(self) -> None:
-        self.opening: Callable[[], Awaitable[None]] = self._refuses
-        self.closing: Callable[[], Awaitable[None]] = fine
+        self.answering: Callable[[], Awaitable[None]] = self._refuses
         self.looks: list[float] = []
-        self.closed = 0
 
     async def _refuses(self) -> None:
         raise ProviderError("handshake refused with 503", retryable=True)
 
-    def make(self) -> Service:
-        return self
-
-    async def open(self) -> None:
+    async def look(self) -> None:
         self.looks.append(clockwork.now())
-        await self.opening()
-
-    async def close(self) -> None:
-        self.closed += 1
-        await self.closing()
+        await self.answering()
 
 
 def watch() -> ProviderWatch:
@@ -48,7 +39,7 @@ def fail(it: ProviderWatch) -> None:
 def story(tell: Callable[[ProviderWatch, Service], Awaitable[None]]) -> None:
     async def told() -> None:
         it, service = watch(), Service()
-        running = asyncio.create_task(it.run(service.make))  # type: ignore[arg-type]
+        running = asyncio.create_task(it.run(service.look))
         try:
             await tell(it, service)
         finally:
@@ -68,10 +59,10 @@ def test_it_is_looked_for_later_and_later_until_it_answers() -> None:
             await asyncio.sleep(20)
             assert it.down and it.trouble == "handshake refused with 503"
             assert [round(at - began, 3) for at in service.looks] == [1, 3, 7, 15]
-            service.opening = fine
+            service.answering = fine
             await asyncio.sleep(20)
             assert not it.down and it.trouble == ""
-            assert len(service.looks) == service.closed == 5
+            assert len(service.looks) == 5
             await asyncio.sleep(600)
             assert len(service.looks) == 5, "nobody looks while it is up"
         assert len([line for line in lines.lines if "is down" in line]) == 1
@@ -95,7 +86,7 @@ def test_a_call_that_reaches_it_says_so_before_the_next_look() -> None:
 
 def test_it_goes_down_again_and_is_looked_after_again() -> None:
     async def tell(it: ProviderWatch, service: Service) -> None:
-        service.opening = fine
+        service.answering = fine
         for round_ in range(1, 4):
             fail(it)
             assert it.down
@@ -108,11 +99,11 @@ def test_it_goes_down_again_and_is_looked_after_again() -> None:
 
 def test_a_service_that_hangs_is_left_and_looked_for_again() -> None:
     async def tell(it: ProviderWatch, service: Service) -> None:
-        service.opening = service.closing = hangs
+        service.answering = hangs
         fail(it)
-        await asyncio.sleep(1 + LOOK_TIMEOUT_S + CLOSE_TIMEOUT_S + 2.1)
+        await asyncio.sleep(1 + LOOK_TIMEOUT_S + 2.1)
         assert len(service.looks) == 2
-        assert "not ready" in it.trouble
+        assert "no answer" in it.trouble
 
     story(tell)
 
@@ -122,11 +113,11 @@ def test_a_fault_of_ours_ends_no_look() -> None:
         async def broken() -> None:
             raise ZeroDivisionError("ours")
 
-        service.opening = broken
+        service.answering = broken
         fail(it)
         await asyncio.sleep(4)
         assert it.down and "ours" in it.trouble
-        service.opening = fine
+        service.answering = fine
         await asyncio.sleep(10)
         assert not it.down
 

@@ -427,8 +427,26 @@ def test_a_model_that_is_lost_and_cannot_be_had_again_ends_the_call() -> None:
         world.provider.lost.set()
         await task
         assert session.end_reason is ev.EndReason.PROVIDER_FAILED
-        assert world.fares == ["", "HTTP 503"]
+        assert world.fares == ["HTTP 503"]
         assert [world.provider.closed, world.later[0].closed] == [1, 1]
+
+    run(story())
+
+
+def test_a_model_that_lets_us_in_and_answers_nobody_is_told_of_one_that_answers_too() -> None:
+    async def story() -> None:
+        world = World(FakeProvider())
+        session, task = await in_talk(world)
+        emit = world.provider.emit
+        assert world.fares == [] and emit is not None
+        for number, (status, retryable) in enumerate(
+            [("completed", True), ("failed", True), ("cancelled", True), ("failed", False)]
+        ):
+            emit(ev.ResponseStarted(f"r{number}"))
+            emit(ev.ResponseDone(f"r{number}", status, "insufficient_quota", retryable=retryable))
+        assert world.fares == ["", "insufficient_quota"]
+        await session.close()
+        await task
 
     run(story())
 

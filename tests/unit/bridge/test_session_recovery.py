@@ -47,7 +47,7 @@ def test_the_next_session_knows_what_was_heard_and_greets_nobody_again() -> None
         assert second.opened == 1 and world.provider.closed == 1
         assert second.commands == [ev.AddAgentWords("past_0", "Hello there.")]
         assert session.end_reason is None
-        assert world.fares == ["", ""]
+        assert world.fares == [""]
         await session.close()
         await task
         assert second.closed == 1
