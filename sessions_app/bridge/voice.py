@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+from sessions_app.core.audio import audible, pcm_ms
 from sessions_app.core.errors import SpeechError
 from sessions_app.core.events import ClauseFailed, ClauseSpoken, Event, SpeakClause, SpokenAudio
 from sessions_app.providers.base import Voice
+
+#: Nobody pauses for longer in the middle of a clause.
+PAUSE_MOST_MS = 1500.0
 
 
 class VoiceQueue:
@@ -68,9 +72,28 @@ class VoiceQueue:
             await asyncio.sleep(excess_ms / 1000)
         try:
             async with aclosing(self._voice.speak(clause.text)) as stream:  # type: ignore[type-var]
-                async for pcm in stream:
+                async for pcm in self._heard(stream):
                     self._emit(SpokenAudio(clause.item_id, clause.clause, pcm))
         except SpeechError as error:
             self._emit(ClauseFailed(clause.item_id, clause.clause, str(error)))
         else:
             self._emit(ClauseSpoken(clause.item_id, clause.clause))
+
+    async def _heard(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """What can be heard, and the pauses in it. Silence in place of speech is a failure, told
+        before the phone's queue is full of it.
+        """
+        pause, sounded = bytearray(), False
+        async for pcm in stream:
+            if audible(pcm):
+                yield bytes(pause) + pcm
+                pause.clear()
+                sounded = True
+                continue
+            pause += pcm
+            if pcm_ms(len(pause), self._voice.rate_hz) > PAUSE_MOST_MS:
+                raise SpeechError("silence instead of speech", retryable=False, code="silent")
+        if not sounded:
+            raise SpeechError("silence instead of speech", retryable=False, code="silent")
+        if pause:
+            yield bytes(pause)

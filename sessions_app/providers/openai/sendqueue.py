@@ -24,6 +24,7 @@ class SendQueue:
         self._messages: deque[str] = deque()
         self._audio: deque[bytes] = deque()
         self._audio_bytes = 0
+        self._most_bytes = _KEPT_BYTES
 
     def put(self, message: str) -> None:
         if not self.closed:
@@ -31,12 +32,16 @@ class SendQueue:
             self.wake.set()
 
     def put_audio(self, pcm: bytes) -> None:
-        """Queue audio; beyond two seconds of it the oldest is dropped and counted."""
+        """Queue audio; beyond two seconds of it the oldest is dropped and counted. What a session
+        that begins anew is given at once comes on top.
+        """
         if self.closed or not pcm:
             return
         self._audio.append(pcm)
         self._audio_bytes += len(pcm)
-        while self._audio_bytes > _KEPT_BYTES and len(self._audio) > 1:
+        if len(pcm) > _KEPT_BYTES:
+            self._most_bytes = self._audio_bytes + _KEPT_BYTES
+        while self._audio_bytes > self._most_bytes and len(self._audio) > 1:
             dropped = len(self._audio.popleft())
             self._audio_bytes -= dropped
             self.audio_dropped_ms += dropped // _BYTES_PER_MS
@@ -54,6 +59,8 @@ class SendQueue:
             pieces.append(self._audio.popleft())
             size += len(pieces[-1])
         self._audio_bytes -= size
+        if self._audio_bytes <= _KEPT_BYTES:
+            self._most_bytes = _KEPT_BYTES
         return audio_append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def close(self) -> None:

@@ -25,6 +25,9 @@ RATE_HZ = 16_000
 _RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
 _NOT_AUDIO = ("text/", "json", "html", "xml")
 _WAV = b"RIFF"
+#: No sound begins with so many bytes that are letters; a page or an error does.
+_TEXT_BYTES = 32
+_TEXT = frozenset(b"\t\r\n") | frozenset(range(0x20, 0x7F))
 _BACKOFF_S = 0.25
 _CLOSE_TIMEOUT_S = 0.8
 
@@ -174,6 +177,8 @@ async def _head(chunks: AsyncIterator[bytes]) -> bytes:
         raise SpeechError("WAV instead of bare PCM", retryable=False, code="not_pcm")
     if len(head) < 2:
         raise SpeechError("no audio came", retryable=False, code="empty")
+    if len(head) >= _TEXT_BYTES and all(byte in _TEXT for byte in head[:_TEXT_BYTES]):
+        raise SpeechError("text instead of audio", retryable=False, code="not_audio")
     return head
 
 

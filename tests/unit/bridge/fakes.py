@@ -142,6 +142,7 @@ class FakeVoice:
         self.closed = 0
         self.pieces = pieces
         self.failing = failing
+        self.sound = b"\0\x10"
         self.between: Act = fine
         self._closing = closing
 
@@ -150,7 +151,7 @@ class FakeVoice:
         try:
             for _ in range(self.pieces):
                 await self.between()
-                yield b"\1\0" * 1600
+                yield self.sound * 1600
             if self.failing and self.failing in text:
                 raise SpeechError("HTTP 500", retryable=True)
         finally:

@@ -195,6 +195,37 @@ def test_a_clause_that_fails_is_told_and_the_next_is_spoken() -> None:
     run(story())
 
 
+@pytest.mark.parametrize(("pieces", "told"), [(20, "at once"), (3, "at its end")])
+def test_silence_in_place_of_speech_is_a_failure_and_reaches_nobody(pieces: int, told: str) -> None:
+    async def story() -> None:
+        async with Choir(FakeVoice(pieces=pieces)) as choir:
+            choir.voice.sound = b"\0\0"
+            choir.ask("one")
+            await asyncio.sleep(1)
+            assert choir.events == [ev.ClauseFailed("i", 0, "silence instead of speech")]
+
+    run(story())
+
+
+def test_a_pause_within_a_clause_is_heard_where_it_was() -> None:
+    async def story() -> None:
+        async with Choir(FakeVoice(pieces=6)) as choir:
+            sounds = iter([b"\0\0", b"\0\x10", b"\0\0", b"\0\0", b"\0\x10", b"\0\0"])
+
+            async def next_sound() -> None:
+                choir.voice.sound = next(sounds)
+
+            choir.voice.between = next_sound
+            choir.ask("one")
+            await asyncio.sleep(1)
+            spoken = b"".join(e.pcm for e in choir.events if isinstance(e, ev.SpokenAudio))
+            wanted = [b"\0\0", b"\0\x10", b"\0\0", b"\0\0", b"\0\x10", b"\0\0"]
+            assert spoken == b"".join(sound * 1600 for sound in wanted)
+            assert choir.events[-1] == ev.ClauseSpoken("i", 0)
+
+    run(story())
+
+
 def test_no_clause_is_fetched_while_enough_is_on_its_way() -> None:
     async def story() -> None:
         async with Choir(ahead_ms=6000) as choir:

@@ -632,6 +632,18 @@ def test_the_oldest_audio_is_dropped_and_its_length_counted() -> None:
     assert sum(map(len, pieces)) == 2000 * 48
 
 
+def test_what_a_new_session_is_given_at_once_is_not_dropped_for_what_comes_behind_it() -> None:
+    queue = SendQueue()
+    queue.put_audio(b"\1\0" * 24 * 6000)  # six seconds
+    for _ in range(100):
+        queue.put_audio(b"\2\0" * 480)
+    assert queue.audio_dropped_ms == 0
+    assert queue.take() is not None
+    for _ in range(10):
+        queue.put_audio(b"\3\0" * 480)
+    assert queue.audio_dropped_ms == 200, "from here on two seconds, as ever"
+
+
 def test_audio_that_was_sent_counts_no_more() -> None:
     queue = SendQueue()
     for _ in range(250):

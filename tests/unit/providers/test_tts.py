@@ -144,6 +144,19 @@ def test_a_wav_header_is_never_played(chunks: list[bytes]) -> None:
     assert (error.code, error.retryable) == ("not_pcm", False)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<!doctype html>\n<html><body>Bad gateway</body></html>",
+        b'{"error": {"code": 500, "message": "no voice"}}',
+    ],
+)
+def test_a_text_that_calls_itself_audio_is_never_played(body: bytes) -> None:
+    error = refused(Service(audio(body)))
+
+    assert (error.code, error.retryable) == ("not_audio", False)
+
+
 @pytest.mark.parametrize("chunks", [[], [b""], [b"\1"]])
 def test_an_empty_body_is_an_error(chunks: list[bytes]) -> None:
     service = Service(audio(*chunks))
@@ -157,7 +170,13 @@ def test_an_empty_body_is_an_error(chunks: list[bytes]) -> None:
     ["application/json", "text/plain; charset=utf-8", "text/html", "application/problem+json"],
 )
 def test_words_are_never_played(content_type: str) -> None:
-    error = refused(Service(audio(b'{"error": "no"}', **{"content-type": content_type})))
+    error = refused(
+        Service(
+            audio(
+                b'{"error": {"code": 500, "message": "no voice"}}', **{"content-type": content_type}
+            )
+        )
+    )
 
     assert error.code == "not_audio"
 
