@@ -249,9 +249,10 @@ class Call:
         if not event.pcm or self.responses.is_dead(event.response_id):
             return
         running = self.responses.running
-        if (running is not None and running.spoke) or audible(event.pcm):
-            self.patience.fed(now, event.response_id)
         out += self.speaking.audio(event)
+        goes_on = running is not None and running.spoke and self.speaking.pauses(event.item_id)
+        if goes_on or audible(event.pcm):
+            self.patience.fed(now, event.response_id)
 
     def _caller_speaks(self, event: ev.SpeechStarted, now: float, out: list[ev.Command]) -> None:
         """Barge-in: measure, stop, clear, and make every memory end at what was heard.
@@ -321,6 +322,10 @@ class Call:
                 wanted = again(running)
                 wanted.tries += 1
                 self.parts.want(wanted)
+        elif event.status == "completed" and (cut := self.speaking.fell_silent(event.response_id)):
+            out.append(ev.Note("response_failed", "it fell silent"))
+            out += cut
+            self.recovery.try_again(again(running), now, out)
         elif running.spoke:
             self.model.proved_itself()
             self.parts.unanswered = self.parts.caller_busy

@@ -31,6 +31,10 @@ PROGRESS_S = 1.0
 ROUNDING_MS = 50.0
 #: An item cut so shortly before its end was heard whole: its last sound was dying away.
 TAIL_MS = 100.0
+#: Nobody pauses for longer in the middle of a sentence; nor does a healthy model end in so much
+#: silence.
+PAUSE_MOST_MS = 1500.0
+FELL_SILENT_MS = 3000.0
 #: So many items are known to be over; what still comes for them is too late.
 SETTLED_KEPT = 64
 
@@ -87,6 +91,11 @@ class Speaking:
             for item in self._items.values()
         )
 
+    def pauses(self, item_id: str) -> bool:
+        """What came last of it is sound, or no longer silence than a pause."""
+        item = self._items.get(item_id)
+        return item is not None and item.silent_ms <= PAUSE_MOST_MS
+
     def left_ms(self, now: float) -> float:
         """How long what is on its way still takes to be heard, as far as it has come."""
         return sum(
@@ -108,8 +117,15 @@ class Speaking:
         if item is None:
             return []
         item.speaks_itself = True
-        item.sounds = item.sounds or audible(event.pcm)
-        item.audio_ms += pcm_ms(len(event.pcm), self._provider_rate_hz)
+        audio_ms = pcm_ms(len(event.pcm), self._provider_rate_hz)
+        if audible(event.pcm):
+            item.sounds, item.silent_ms = True, 0.0
+        else:
+            item.silent_ms += audio_ms
+            if item.silent_ms > PAUSE_MOST_MS:
+                # It would only stand in the way of what is said next.
+                return []
+        item.audio_ms += audio_ms
         return [Play(event.item_id, event.pcm, self._provider_rate_hz)]
 
     def words(self, event: AgentText) -> list[Command]:
@@ -141,6 +157,17 @@ class Speaking:
         out: list[Command] = []
         for item in [i for i in self._items.values() if i.response_id == response_id]:
             out += self.item_done(item.item_id)
+        return out
+
+    def fell_silent(self, response_id: str) -> list[Command]:
+        """What to tell the model if silence came in place of the rest of what it said."""
+        out: list[Command] = []
+        for item in self._items.values():
+            ours = item.response_id == response_id and item.speaks_itself
+            if ours and item.sounds and item.silent_ms >= FELL_SILENT_MS:
+                item.broken = True
+                sound_ms = int(item.audio_ms - PAUSE_MOST_MS)
+                out.append(CutItem(item.item_id, sound_ms, item.heard_text(sound_ms)))
         return out
 
     def play(self, item_id: str, clip: Clip) -> list[Command]:

@@ -364,6 +364,8 @@ def test_a_model_that_writes_and_is_not_heard_is_spoken_for_by_the_other_service
 BROKEN_VOICES: Mapping[str, TtsReply] = {
     "refused": TtsReply(status=503, content_type="text/plain", body=b"no"),
     "an HTML page": TtsReply(content_type="text/html", body=b"<html>" + b"welcome " * 5000),
+    "a nameless page": TtsReply(content_type="", body=b"<html>" + b"welcome " * 5000),
+    "silence": TtsReply(body=bytes(64_000)),
     "never begins": TtsReply(first_byte_delay_s=30.0),
     "stalls": TtsReply(stall_after_ms=600),
     "is cut": TtsReply(cut_after_ms=600),

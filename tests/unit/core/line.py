@@ -61,6 +61,8 @@ class Phone:
         self._marks = marks
         self._queue: deque[tuple[str, float, bool] | tuple[str, None, bool]] = deque()
         self._played: list[tuple[str, float, float]] = []
+        #: When something could be heard, from and to.
+        self.sounded: list[tuple[float, float]] = []
         self._free_s = 0.0
         self._due: deque[tuple[float, str]] = deque()
         self._serial = 0
@@ -89,6 +91,7 @@ class Phone:
         self._played = [
             (item, start, min(end, max(start, now))) for item, start, end in self._played
         ]
+        self.sounded = [(start, min(end, max(start, now))) for start, end in self.sounded]
         self._free_s = min(self._free_s, now)
 
     def fill(self, now: float) -> list[ev.Event]:
@@ -109,6 +112,8 @@ class Phone:
             self._playback.wrote(item_id, audio_ms, now, FRAME_MS - audio_ms, audible=sounds)
             start = max(self._free_s, now + WAY_S)
             self._played.append((item_id, start, start + audio_ms / 1000))
+            if sounds:
+                self.sounded.append((start, start + audio_ms / 1000))
             self._free_s = start + FRAME_MS / 1000
             self._since_mark_ms += FRAME_MS
             if self.mark_every_ms is not None and self._since_mark_ms >= self.mark_every_ms:

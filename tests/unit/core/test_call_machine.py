@@ -93,7 +93,11 @@ class WatchedLine(Line):
         self.answered.clear()
 
     def patient(self, since_s: float) -> bool:
-        return self.now - since_s < self.call.limits.answer_s - 0.001
+        """A session that has given nothing yet is not waited for as long."""
+        limits, model = self.call.limits, self.call.model
+        doubt = model.doubtful or model.suspect
+        patience_s = limits.doubtful_answer_s if doubt else limits.answer_s
+        return self.now - since_s < patience_s - 0.001
 
     def judge(self, command: ev.Command) -> None:
         if isinstance(command, ev.ProviderCommand):

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from sessions_app.core import events as ev
+from sessions_app.core import prompts
 from sessions_app.core.limits import Limits
-from tests.unit.core.line import Line, agent, greeted, of, pcm, silent_pcm
+from tests.unit.core.line import CLIPS, RATE_HZ, Line, agent, greeted, of, pcm, silent_pcm
+
+
+def played_ms(line: Line, item_id: str) -> int:
+    """How much of the item was given to the phone."""
+    given = sum(len(play.pcm) for play in line.all(ev.Play) if play.item_id == item_id)
+    return given * 1000 // (2 * RATE_HZ)
 
 
 def nudged(line: Line, number: int) -> None:
@@ -290,11 +297,59 @@ def test_an_answer_of_nothing_but_silence_is_dropped_and_asked_for_again() -> No
     line = greeted(Line())
     line.caller_says("u1", 1)
     line.started("r1")
-    line.do(ev.AgentAudio("r1", "i1", silent_pcm(9000)), ev.AgentItemDone("r1", "i1"))
+    for _ in range(90):
+        line.do(ev.AgentAudio("r1", "i1", silent_pcm(100)))
+    line.do(ev.AgentItemDone("r1", "i1"))
     out = line.do(ev.ResponseDone("r1", "completed"))
-    assert of(ev.ClearPhone, out), "nine seconds of nothing were played"
+    assert of(ev.ClearPhone, out), "what there was of nothing was played"
+    assert played_ms(line, "i1") <= 1500, "nine seconds of nothing were on their way"
     line.wait(1)
     assert line.last_request().purpose is ev.Purpose.ANSWER
+
+
+def test_an_answer_that_falls_silent_is_gone_on_with() -> None:
+    """The rest of the words came, and for sound there was silence."""
+    line = greeted(Line(clips=CLIPS))
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "We are open from nine to five on every day of the week."))
+    line.do(ev.AgentAudio("r1", "i1", pcm(600)))
+    for _ in range(150):
+        line.do(ev.AgentAudio("r1", "i1", silent_pcm(100)))
+    line.do(ev.AgentItemDone("r1", "i1"), ev.ResponseDone("r1", "completed"))
+    line.wait(1)
+    request = line.last_request()
+    assert request.purpose is ev.Purpose.ANSWER and request.instructions == prompts.CUT_OFF
+    assert line.all(ev.CutItem)[0].heard_ms == 600
+    assert played_ms(line, "i1") <= 600 + 1500
+    line.wait(3)
+    turn = line.turn("i1")
+    assert turn.interrupted and turn.text.startswith("We are") and "week" not in turn.text
+
+
+def test_a_pause_in_an_answer_is_part_of_it() -> None:
+    line = greeted(Line(clips=CLIPS))
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "Let me see. Yes."), ev.AgentAudio("r1", "i1", pcm(600)))
+    for _ in range(14):
+        line.do(ev.AgentAudio("r1", "i1", silent_pcm(100)))
+    line.do(ev.AgentAudio("r1", "i1", pcm(400)), ev.AgentItemDone("r1", "i1"))
+    line.do(ev.ResponseDone("r1", "completed"))
+    line.wait(5)
+    assert played_ms(line, "i1") == 2400
+    assert not line.turn("i1").interrupted and "response_failed" not in line.notes()
+
+
+def test_an_answer_that_falls_silent_while_it_comes_is_given_up() -> None:
+    line = greeted(Line(clips=CLIPS))
+    line.caller_says("u1", 1)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "We are open."), ev.AgentAudio("r1", "i1", pcm(600)))
+    for _ in range(60):
+        line.wait(0.2)
+        line.do(ev.AgentAudio("r1", "i1", silent_pcm(200)))
+    assert "silence_broken" in line.notes() and "answer_overdue" in line.notes()
 
 
 def test_silence_that_goes_on_coming_is_no_answer_either() -> None:

@@ -47,6 +47,7 @@ class Fault(StrEnum):
     DEAF = "model: hears nothing any more"
     DEAF_ALWAYS = "model: hears nothing, always"
     SILENT_AUDIO = "model: silence instead of speech, once"
+    FALLS_SILENT = "model: silence instead of the rest of an answer"
     TEXT_ONLY = "model: text instead of speech, once"
     TEXT_ALWAYS = "model: text instead of speech, always"
     FAILS_ONCE = "model: a response fails"
@@ -107,7 +108,7 @@ class World(Line):
         self._serial = itertools.count()
         self.fails = 0
         self.fails_always = self.silent_once = self.text_once = self.text_always = False
-        self.incomplete_once = self.stalls_once = False
+        self.incomplete_once = self.stalls_once = self.falls_silent_once = False
         self.model_away = self.model_slow = False
         self.speaking = False
         self.caller_gone = False
@@ -174,7 +175,7 @@ class World(Line):
     def hears_something(self) -> bool:
         if self.half_dead:
             return False
-        return any(start <= self.now < end for _, start, end in self.phone._played)
+        return any(start <= self.now < end for start, end in self.phone.sounded)
 
     def look(self) -> None:
         """One step of 20 ms, as the caller lives through it."""
@@ -321,17 +322,22 @@ class World(Line):
         cut = self.incomplete_once or self.stalls_once
         pieces = max(1, round(answer.audio_ms / 200))
         words = answer.text.split()
+        sounds = 0 if silent else pieces
+        if self.falls_silent_once and not self.call.speaking.external_voice:
+            self.falls_silent_once, sounds = False, pieces // 2
+            # Its words come with it as if they were spoken, and silence for a while longer.
+            pieces += 20
         for number in range(pieces // 2 if cut else pieces):
             first, last = (len(words) * n // pieces for n in (number, number + 1))
             text = "".join(f" {word}" for word in words[first:last])
 
-            def piece(text: str = text) -> None:
+            def piece(text: str = text, audible: bool = number < sounds) -> None:
                 if self.model.running != response:
                     return
                 if text:
                     self.do(ev.AgentText(response, item, text))
                 if not self.call.speaking.external_voice and not text_only:
-                    sound = silent_pcm(200) if silent else pcm(200)
+                    sound = pcm(200) if audible else silent_pcm(200)
                     self.do(ev.AgentAudio(response, item, sound))
 
             self.of_session(0.03 * number, piece)
@@ -411,6 +417,7 @@ class World(Line):
             Fault.DEAF: lambda: self.set_model(hears=False),
             Fault.DEAF_ALWAYS: lambda: self.set_model(hears=False),
             Fault.SILENT_AUDIO: lambda: self.set(silent_once=True),
+            Fault.FALLS_SILENT: lambda: self.set(falls_silent_once=True),
             Fault.TEXT_ONLY: lambda: self.set(text_once=True),
             Fault.TEXT_ALWAYS: lambda: self.set(text_always=True),
             Fault.FAILS_ONCE: lambda: self.set(fails=1),
