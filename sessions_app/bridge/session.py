@@ -303,8 +303,12 @@ class CallSession:
                 )
             self.bad_frames += 1
             return
-        self._call.heard_caller_s = now = self._clock()
+        self._call.heard_caller_s = self._clock()
+        self._hear(frame)
+
+    def _hear(self, frame: bytes) -> None:
         self._inbox.put(frame)
+        now = self._clock()
         if (speaking := self._ear.hear(frame, now)) is not None:
             spoken_ms = self._ear.loud_frames * FRAME_MS
             self.handle(ev.CallerAudible(speaking, spoken_ms))
@@ -381,6 +385,9 @@ class CallSession:
                 self._finish(command.reason, hang_up=command.hang_up)
             case ev.RetainAudio():
                 self._inbox.retain(command.retain)
+            case ev.FeedSilence():
+                for _ in range(round(command.audio_ms / FRAME_MS)):
+                    self._hear(bytes(self.setup.frame_bytes))
             case ev.Reconnect():
                 self._model.reconnect()
             case ev.AskPhone():

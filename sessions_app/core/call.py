@@ -32,6 +32,8 @@ from sessions_app.core.usage import UsageSum
 
 #: A tick that comes so late means that this process, or its machine, stood still.
 ASLEEP_S = 1.0
+#: Of silence, beyond what the model's turn detection wants to hear.
+FEED_MORE_MS = 200
 
 
 class Call:
@@ -378,11 +380,18 @@ class Call:
                 yield soonest
         if (wanted := self.responses.wanted) is not None and self._may_ask():
             yield wanted.not_before_s
+        if (feed_at := self._feed_silence_at_s()) is not None:
+            yield feed_at
         if ending is None:
             yield opened_s + self.limits.polite_end_s(self._max_s)
             if (renew_at := self.recovery.renew_at_s()) is not None:
                 yield renew_at
             yield from self.patience.deadlines()
+
+    def _feed_silence_at_s(self) -> float | None:
+        """When the model, or our ear, is to hear that a caller who sends nothing does not speak."""
+        speaks = self.listening.caller_speaks or self.guard.audible
+        return self.phone.feed_silence_at_s() if speaks else None
 
     def _dead_at_s(self, now: float) -> float | None:
         """When a phone that does not get what we send is given up; while the carrier takes the
@@ -399,6 +408,9 @@ class Call:
         if (ask_at := self.phone.ask_at_s()) is not None and now >= ask_at:
             self.phone.asked(now)
             out.append(ev.AskPhone())
+        if (feed_at := self._feed_silence_at_s()) is not None and now >= feed_at:
+            self.phone.fed_silence(now)
+            out.append(ev.FeedSilence(self.agent.vad_silence_ms + FEED_MORE_MS))
         silent_at, dead_at = self.phone.silent_at_s(), self._dead_at_s(now)
         if now >= opened_s + self._max_s:
             self._end(ev.EndReason.MAX_DURATION, now, out, hang_up=True)

@@ -430,6 +430,13 @@ class RetainAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedSilence:
+    """The phone sends nothing: whoever listens to the caller hears so much silence of him."""
+
+    audio_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class TransferToPerson:
     """Have the carrier apologise, and lead the caller to the agent's person if it has one."""
 
@@ -528,6 +535,7 @@ Command = (
     ProviderCommand
     | Reconnect
     | RetainAudio
+    | FeedSilence
     | TransferToPerson
     | AskPhone
     | Play

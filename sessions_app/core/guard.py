@@ -24,8 +24,14 @@ SPOKEN_MS = 200.0
 WORDS_MS = 500.0
 #: So much is a sentence.
 LONG_MS = 1000.0
-#: Nobody speaks for so long, without a pause that a model would notice, too softly for our ear.
+#: Nobody speaks for so long, without a pause that a model would notice, too softly for our ear;
+#: and after so long, he may hear a word from us if he does.
 SOFTLY_S = 20.0
+SOFTLY_TOLD_S = 8.0
+#: Nobody speaks for so long without a pause that our ear would notice: it hears a radio.
+SPEECH_MOST_S = 45.0
+#: When the model is sure that he has stopped, he may still go on for so long.
+GOES_ON_S = 2.0
 #: So long after the agent's last sound its echo may still come from the phone.
 ECHO_S = 0.5
 
@@ -45,7 +51,7 @@ class Guard:
         self._fillers = 0
         #: The last moment at which the caller himself was to be heard.
         self._caller_s = -math.inf
-        self._ear_began_s = self._model_began_s = -math.inf
+        self._ear_began_s = self._model_began_s = self._model_ended_s = -math.inf
         self._ear_stopped_s: float | None = None
         self._rehears_until_s = -math.inf
         self._rehears = False
@@ -83,6 +89,7 @@ class Guard:
 
     def model_hears_end(self, now: float) -> None:
         """The model heard him stop. If our ear heard him too, it knows better when."""
+        self._model_ended_s = now
         if now >= self._rehears_until_s and self._ear_began_s < self._model_began_s - AGREE_S:
             self._caller_s = now - min(self._turn_end_s, 1.0)
 
@@ -119,25 +126,22 @@ class Guard:
         else:
             self._model_began_s = max(self._model_began_s, now)
 
-    def done_speaking_s(self) -> float | None:
+    def done_speaking_s(self, softly_s: float = SOFTLY_S) -> float:
         """When our ear heard the end of what the model still takes for speech, plus the time that
-        a healthy one may take to notice. What it did not hear at all ends some time, too.
+        a healthy one may take to notice. What it did not hear at all, and what does not end for
+        it, ends some time, too.
         """
-        if self.audible:
-            return None
         stopped, began = self._ear_stopped_s, self._model_began_s
+        if self.audible:
+            return max(self._ear_began_s, began) + SPEECH_MOST_S
         if stopped is None or (stopped < began and not self._rehears):
-            return began + SOFTLY_S
+            return began + softly_s
         return max(stopped, began) + self._turn_end_s
 
-    def stuck_at_s(self) -> float | None:
+    def stuck_at_s(self) -> float:
         """When a model that still hears the caller speak has to be given up."""
         done = self.done_speaking_s()
-        return (
-            None
-            if done is None
-            else max(done + 1.0, done - self._turn_end_s + self._limits.stuck_s)
-        )
+        return max(done + 1.0, done - self._turn_end_s + self._limits.stuck_s)
 
     # ------------------------------------------------------------------ silence
 
@@ -150,14 +154,18 @@ class Guard:
         """
         if self._clips.get(Phrase.ONE_MOMENT) is None:
             return None
-        # Whom our ear hears speaks for as long as his phone sends.
-        caller_s = frame_s if self.audible else self._caller_s
         sounds_until_s = self._playback.sounds_until_s() or opened_s
-        at_s = max(opened_s, caller_s, sounds_until_s) + self._limits.silence_s
+        heard_s = max(opened_s, self._caller_s, sounds_until_s)
+        if self.audible:
+            # He speaks for as long as his phone sends, unless it is something else that we hear.
+            began_s, ended_s = self._ear_began_s, self._model_ended_s
+            anew = caller_speaks or began_s >= ended_s
+            most_s = began_s + SPEECH_MOST_S if anew else ended_s + GOES_ON_S
+            heard_s = max(heard_s, min(frame_s, most_s))
+        at_s = heard_s + self._limits.silence_s
         if not caller_speaks or self.audible:
             return at_s
-        done_s = self.done_speaking_s()
-        return None if done_s is None else max(at_s, done_s)
+        return max(at_s, self.done_speaking_s(SOFTLY_TOLD_S))
 
     def filler(self) -> tuple[str, Clip]:
         """What is said into the silence this time: a name for it, and the words."""

@@ -199,9 +199,7 @@ class Patience:
     def _stuck_at_s(self) -> float | None:
         """When a model that does not notice the end of the caller's turn is given up."""
         parts = self._parts
-        if not parts.listening.caller_speaks or parts.phone.muted:
-            return None
-        return parts.guard.stuck_at_s()
+        return parts.guard.stuck_at_s() if parts.listening.caller_speaks else None
 
     # ------------------------------------------------------------------ the caller
 
@@ -228,7 +226,7 @@ class Patience:
     def break_silence_at_s(self) -> float | None:
         """When something is to be said, should nothing be heard until then."""
         parts = self._parts
-        if parts.phone.opened_s is None or parts.phone.muted or not self._owed():
+        if parts.phone.opened_s is None or not self._owed():
             return None
         return parts.guard.break_silence_at_s(
             parts.phone.opened_s,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from sessions_app.core.ear import PAUSE_S
 from sessions_app.core.limits import Limits
 from sessions_app.core.playback import Playback
 
@@ -25,6 +28,7 @@ class PhoneLine:
         #: When the last frame of the caller came.
         self.heard_s = now
         self._asked_s: float | None = None
+        self._fed_silence_s = -math.inf
         #: Since when the caller's leg is up, as far as the carrier has told.
         self._answered_s: float | None = None
         self._no_way = False
@@ -46,6 +50,9 @@ class PhoneLine:
 
     def asked(self, now: float) -> None:
         self._asked_s = now
+
+    def fed_silence(self, now: float) -> None:
+        self._fed_silence_s = now
 
     def clock_ms(self, now: float) -> int:
         """The call's clock: 0 when the media socket opened."""
@@ -69,6 +76,15 @@ class PhoneLine:
         if asked or self.muted or not self._playback.marks_idle:
             return None
         return self.heard_s + FRESH_S
+
+    def feed_silence_at_s(self) -> float | None:
+        """When one who waits for the end of the caller's turn is to hear silence, once for each
+        gap: a muted leg sends nothing (reference: media:update), and without any sound, not even
+        silence, a turn never ends.
+        """
+        if self._fed_silence_s >= self.heard_s:
+            return None
+        return self.heard_s + (PAUSE_S if self.muted else FRESH_S)
 
     def dead_at_s(self, now: float) -> float | None:
         """When a phone that returns no marks any more, sending or not, has to be given up."""

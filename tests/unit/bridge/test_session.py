@@ -12,6 +12,7 @@ import pytest
 from sessions_app.bridge import session as session_module
 from sessions_app.bridge.session import CallSession
 from sessions_app.core import events as ev
+from sessions_app.core.audio import audible
 from sessions_app.core.errors import ProviderError
 from sessions_app.core.limits import Limits
 from sessions_app.mirror import CallMirror
@@ -513,6 +514,31 @@ def test_a_call_is_carried_both_ways() -> None:
         (turn,) = world.mirror.turns.values()
         assert (turn.text, turn.final) == ("Hello there.", True)
         assert "greeting_heard_at" in world.mirror.fields
+        await session.close()
+        await task
+
+    run(story())
+
+
+def test_of_a_caller_who_sends_nothing_in_mid_word_the_model_and_our_ear_hear_silence() -> None:
+    async def story() -> None:
+        world = World(FakeProvider())
+        session, task = await in_talk(world)
+        for number in range(60):
+            loud = number >= 20  # there is a background before there is a voice
+            session.take_frame((b"\0\x20" if loud else b"\1\0") * 160)
+            await asyncio.sleep(0.02)
+        assert session._ear.speaking
+        emit = world.provider.emit
+        assert emit is not None
+        emit(ev.SpeechStarted("u1"))
+        world.provider.audio.clear()
+        heard_s = session._call.heard_caller_s
+        await asyncio.sleep(3)
+        fed = b"".join(world.provider.audio)
+        assert len(fed) == pytest.approx(700 * 48, abs=200) and not audible(fed[2000:])
+        assert not session._ear.speaking
+        assert session._call.heard_caller_s == heard_s, "it is no sign of life"
         await session.close()
         await task
 

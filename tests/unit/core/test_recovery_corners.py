@@ -233,8 +233,10 @@ def test_a_session_that_was_renewed_in_time_is_as_good_as_any() -> None:
 def test_a_soft_speaker_is_let_speak_and_not_left_with_a_session_that_hears_no_end() -> None:
     line = talk()
     line.do(ev.SpeechStarted("u1"))
-    line.wait(18)
+    line.wait(7.9)
     assert line.notes() == []
+    line.wait(10)
+    assert set(line.notes()) == {"silence_broken"}, "he may be waiting as well as speaking"
     line.wait(8)
     assert line.notes()[0] == "silence_broken"
     assert "provider_stuck" in line.notes()
@@ -315,13 +317,65 @@ def test_an_echo_does_not_cut_prepared_words_while_there_is_no_model() -> None:
     assert line.turn("greeting_1").text == GREETING_CLIP.text
 
 
-def test_a_caller_who_mutes_himself_in_mid_turn_is_no_stuck_model() -> None:
+def test_a_caller_who_mutes_himself_in_mid_turn_is_heard_to_fall_silent_and_answered() -> None:
     line = talk()
+    line.caller_sends = False
     line.do(ev.SpeechStarted("u1"), ev.CallerAudible(speaking=True))
-    line.wait(1.0)
-    line.do(ev.CallerAudible(speaking=False, spoken_ms=900), ev.MediaMuted(muted=True))
+    line.wait(0.5)
+    line.do(ev.MediaMuted(muted=True))
+    line.wait(0.9)
+    assert line.all(ev.FeedSilence) == [ev.FeedSilence(700)], "VAD's silence and a little more"
+    line.do(ev.SpeechStopped("u1"), ev.CallerAudible(speaking=False, spoken_ms=900))
+    line.wait(0.3)
+    line.answer("r1", "i1", "Of course.", 1000)
     line.wait(30)
-    assert not line.all(ev.Reconnect)
-    line.do(ev.MediaMuted(muted=False))
-    line.wait(1.0)
-    assert not line.all(ev.Reconnect)
+    assert len(line.all(ev.FeedSilence)) == 1
+    assert not line.all(ev.Reconnect) and "silence_broken" not in line.notes()
+    assert not line.turn("i1").interrupted
+
+
+def test_a_muted_caller_who_waits_is_not_left_in_silence() -> None:
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    line.do(ev.MediaMuted(muted=True))
+    line.wait(2.5)
+    assert line.notes() == ["silence_broken"]
+    line.wait(3.0)
+    assert line.all(ev.Reconnect), "a model that says nothing is given up as ever"
+
+
+def test_a_line_that_sends_nothing_in_mid_turn_is_heard_to_fall_silent_once() -> None:
+    line = talk()
+    line.do(ev.SpeechStarted("u1"))
+    line.wait(0.5)
+    line.caller_sends = False
+    line.wait(0.9)
+    assert not line.all(ev.FeedSilence), "it may be a lump"
+    line.wait(2.0)
+    assert line.all(ev.FeedSilence) == [ev.FeedSilence(700)]
+
+
+def test_a_radio_beside_the_caller_keeps_nobody_waiting_for_an_answer() -> None:
+    """Our ear hears it without a pause; the model knows better, and says nothing more."""
+    line = talk()
+    line.do(ev.CallerAudible(speaking=True))
+    line.caller_says("u1", 1.0, "Question?")
+    line.wait(4.3)
+    assert "silence_broken" in line.notes()
+
+
+def test_a_radio_that_the_model_listens_to_ends_some_time() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(speaking=True), ev.SpeechStarted("u1"))
+    line.wait(44)
+    assert line.notes() == [], "somebody may well read something out"
+    line.wait(6)
+    assert {"silence_broken", "provider_stuck"} <= set(line.notes())
+
+
+def test_a_caller_who_goes_on_speaking_while_the_model_is_away_is_let_speak() -> None:
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    line.do(ev.ProviderLost("close_1006", retryable=True), ev.CallerAudible(speaking=True))
+    line.wait(8)
+    assert "silence_broken" not in line.notes()
