@@ -19,6 +19,8 @@ from sessions_app.core.events import (
     ProviderCommand,
     ProviderLost,
     ProviderReady,
+    ReserveFailed,
+    ReserveOpened,
     ResponseDone,
 )
 from sessions_app.providers.base import Capabilities, Provider
@@ -46,7 +48,11 @@ class Model:
         self._live: Provider | None = None
         #: Given up, and not closed yet.
         self._former: list[Provider] = []
+        #: Opened beside the live one, to take its place; None: there is none, or not yet.
+        self._reserve: Provider | None = None
+        self._opening: Provider | None = None
         self._again = asyncio.Event()
+        self._reserve_wanted = asyncio.Event()
         self.opened = False
 
     @property
@@ -67,31 +73,62 @@ class Model:
         self._live = None
         self._again.set()
 
+    def open_reserve(self) -> None:
+        """Open another conversation while the one there is goes on; `reconnect` takes it."""
+        self._reserve_wanted.set()
+
     async def run(self, inbox: Inbox) -> None:
         """Converse until cancelled, anew whenever that is asked for."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_reserve(), name="conversation in reserve")
+            opened = False
             while True:
-                talk = tasks.create_task(self._converse(inbox), name="conversation")
+                talk = tasks.create_task(self._converse(inbox, opened), name="conversation")
                 await self._again.wait()
                 self._again.clear()
                 talk.cancel()
                 await asyncio.wait([talk])
-                self._former.append(self._provider)
-                self._provider = self._make()
+                self._give_up(self._provider)
+                reserve, self._reserve = self._reserve, None
+                self._provider, opened = reserve or self._make(), reserve is not None
                 inbox.rewind()
                 tasks.create_task(self._close_former(), name="close former conversation")
 
-    async def _converse(self, inbox: Inbox) -> None:
-        """One conversation, from handshake to end."""
+    async def _keep_reserve(self) -> None:
+        while True:
+            await self._reserve_wanted.wait()
+            self._reserve_wanted.clear()
+            self._give_up(self._reserve)
+            self._reserve, self._opening = None, self._make()
+            live = self._live
+            try:
+                await _open(self._opening)
+            except ProviderError as error:
+                self._give_up(self._opening)
+                self._opening = None
+                self._fares(str(error))
+                self._emit(ReserveFailed(str(error)))
+            else:
+                opened, self._opening = self._opening, None
+                if self._live is live:
+                    self._reserve = opened
+                    self._emit(ReserveOpened())
+                else:
+                    # The one that it was to follow is gone already.
+                    self._give_up(opened)
+            await self._close_former()
+
+    def _give_up(self, provider: Provider | None) -> None:
+        if provider is not None:
+            self._former.append(provider)
+
+    async def _converse(self, inbox: Inbox, opened: bool) -> None:
+        """One conversation, from handshake, or from where it was opened in reserve, to end."""
         provider = self._live = self._provider
         tell = partial(self._tell, provider)
-        opened = False
         try:
-            try:
-                async with asyncio.timeout(OPEN_TIMEOUT_S):
-                    await provider.open()
-            except TimeoutError:
-                raise ProviderError(f"not ready in {OPEN_TIMEOUT_S:g} s", retryable=True) from None
+            if not opened:
+                await _open(provider)
             opened = self.opened = True
             tell(ProviderReady(provider.life_s))
             async with asyncio.TaskGroup() as streams:
@@ -129,7 +166,16 @@ class Model:
         """Release everything, whatever is under way. Idempotent. One that cannot be closed keeps no
         other from it.
         """
-        closing = [provider.close() for provider in (*self._former, self._provider)]
+        ours = (*self._former, self._opening, self._reserve, self._provider)
+        closing = [provider.close() for provider in ours if provider is not None]
         for outcome in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
+
+
+async def _open(provider: Provider) -> None:
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            await provider.open()
+    except TimeoutError:
+        raise ProviderError(f"not ready in {OPEN_TIMEOUT_S:g} s", retryable=True) from None

@@ -388,6 +388,8 @@ class CallSession:
             case ev.FeedSilence():
                 for _ in range(round(command.audio_ms / FRAME_MS)):
                     self._hear(bytes(self.setup.frame_bytes))
+            case ev.OpenReserve():
+                self._model.open_reserve()
             case ev.Reconnect():
                 self._model.reconnect()
             case ev.AskPhone():

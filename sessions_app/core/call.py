@@ -218,6 +218,10 @@ class Call:
                 out.append(ev.SaveUsage(self.usage.total()))
             case ev.ProviderNotice():
                 out.append(ev.Note(event.kind, event.detail))
+            case ev.ReserveOpened():
+                self.model.reserve_opened()
+            case ev.ReserveFailed():
+                self.recovery.reserve_failed(event, now, out)
             case ev.ProviderLost():
                 self.recovery.lost(event, now, out)
             case ev.MediaClosed():

@@ -151,6 +151,18 @@ class ProviderReady:
 
 
 @dataclass(frozen=True, slots=True)
+class ReserveOpened:
+    """Another session is there beside the one that goes on; the next `Reconnect` takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveFailed:
+    """It could not be made; the one there is goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderLost:
     """The model's session ended or could not be made."""
 
@@ -301,6 +313,8 @@ Event = (
     | ItemWritten
     | Tick
     | ProviderReady
+    | ReserveOpened
+    | ReserveFailed
     | ProviderLost
     | SpeechStarted
     | SpeechStopped
@@ -418,8 +432,13 @@ ProviderCommand = (
 
 
 @dataclass(frozen=True, slots=True)
+class OpenReserve:
+    """Make another session of the model beside the one there is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Give up the model's session, if there is one, and make another."""
+    """Give up the model's session, if there is one, for the one in reserve, or make another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,6 +552,7 @@ class EndCall:
 
 Command = (
     ProviderCommand
+    | OpenReserve
     | Reconnect
     | RetainAudio
     | FeedSilence

@@ -12,6 +12,8 @@ RENEW_BEFORE_S = 600.0
 RENEW_SHARE = 0.8
 #: So shortly before its end it is renewed wherever that cuts nobody off.
 LAST_CALL_S = 30.0
+#: From a renewal that failed to the next try.
+RENEW_AGAIN_S = 5.0
 
 
 class ModelSession:
@@ -28,6 +30,9 @@ class ModelSession:
         self.suspect = False
         self._renew_at_s: float | None = None
         self._last_call_s: float | None = None
+        #: Another session is being made beside it; and there is one.
+        self._reserve_asked = False
+        self.has_reserve = False
 
     def came(self, now: float, life_s: float | None) -> None:
         self.ready, self.suspect = True, False
@@ -37,8 +42,22 @@ class ModelSession:
             self._last_call_s = now + max(life_s - LAST_CALL_S, life_s * RENEW_SHARE)
 
     def went(self) -> None:
-        self.ready = False
+        self.ready = self.has_reserve = self._reserve_asked = False
         self._renew_at_s = self._last_call_s = None
+
+    def ask_reserve(self) -> None:
+        self._reserve_asked = True
+
+    def reserve_opened(self) -> None:
+        """Of one that was asked for in a session's place that is gone, nothing is expected."""
+        self.has_reserve, self._reserve_asked = self._reserve_asked, False
+
+    def reserve_failed(self, now: float) -> None:
+        """It is tried again, later, and for as long as there is time."""
+        self._reserve_asked = False
+        for at_s in (self._renew_at_s, self._last_call_s):
+            if at_s is not None and at_s <= now:
+                self._renew_at_s = self._last_call_s = now + RENEW_AGAIN_S
 
     def may_begin_anew(self, *, renewed: bool) -> bool:
         """Whether another session is worth a try; counts it. `renewed`: the one there is has done
@@ -55,4 +74,6 @@ class ModelSession:
 
     def renew_at_s(self, *, quiet: bool) -> float | None:
         """When it has to be renewed: at the first quiet moment after a while, or before its end."""
+        if self._reserve_asked:
+            return None
         return self._renew_at_s if quiet else self._last_call_s

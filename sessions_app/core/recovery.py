@@ -114,8 +114,18 @@ class Recovery:
         return parts.model.renew_at_s(quiet=parts.speaking.silent) if nothing_cut_off else None
 
     def renew(self, now: float, out: list[ev.Command]) -> None:
+        """The next session is made first, while this one goes on; then they change places."""
+        model = self._parts.model
+        if not model.has_reserve:
+            model.ask_reserve()
+            out.append(ev.OpenReserve())
+            return
         out.append(ev.Note("session_renewed"))
         self.begin_anew(None, now, out, renewed=True)
+
+    def reserve_failed(self, event: ev.ReserveFailed, now: float, out: list[ev.Command]) -> None:
+        out.append(ev.Note("renewal_failed", event.reason))
+        self._parts.model.reserve_failed(now)
 
     def voice_lost(self, event: ev.ClauseFailed, now: float, out: list[ev.Command]) -> None:
         """The other service's voice fails: from here on the model speaks itself."""

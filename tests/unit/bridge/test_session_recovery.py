@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.bridge.model import Model
+from sessions_app.bridge.session import CallSession
 from sessions_app.core import events as ev
 from sessions_app.core.errors import ProviderError
 from sessions_app.core.phrases import Clip, Clips, Phrase
 from tests.unit.bridge.clockwork import run
-from tests.unit.bridge.fakes import FakeProvider, World, fails, hangs, log_lines, until
-from tests.unit.bridge.test_session import in_talk, steps
+from tests.unit.bridge.fakes import (
+    FakeProvider,
+    World,
+    fails,
+    fine,
+    hangs,
+    log_lines,
+    slow,
+    until,
+)
+from tests.unit.bridge.test_session import alone, in_talk, steps
 
 LOUD = b"\0\x10"
 CLIPS = Clips(
@@ -156,6 +168,114 @@ def test_where_the_transfer_fails_the_caller_hears_an_apology_and_is_hung_up_on(
         assert session.end_reason is ev.EndReason.PROVIDER_FAILED
         assert world.hung_up == 1
         assert len(world.socket.frames) - frames >= 50, "the apology was not heard"
+
+    run(story())
+
+
+def renewing(world: World) -> CallSession:
+    """A call whose session lasts five seconds."""
+    world.provider.life_s = 5.0
+    return world.session()
+
+
+def test_a_session_is_renewed_by_one_that_was_opened_beside_it() -> None:
+    async def story() -> None:
+        second = FakeProvider(opening=slow)
+        world = World(FakeProvider(), later=[second], clips=CLIPS)
+        session = renewing(world)
+        task = asyncio.create_task(session.run())
+        session.open_media(world.socket)
+        await asyncio.sleep(0.1)
+        greet(world.provider)
+        opened_s = 0.0
+        while second.emit is None:
+            session.take_frame(bytes(320))
+            await asyncio.sleep(0.02)
+            if second.opened and not opened_s:
+                opened_s = asyncio.get_running_loop().time()
+            assert world.provider.closed == 0 or second.opened, "there was a time without any"
+        await asyncio.sleep(0.1)
+        assert world.provider.closed == 1 and second.closed == 0
+        assert second.commands == [ev.AddAgentWords("past_0", "Hello there.")]
+        assert "silence_broken" not in [note.kind for note in world.mirror.notes]
+        await session.close()
+        await task
+        assert second.closed == 1
+        await alone()
+
+    run(story())
+
+
+def test_a_renewal_that_fails_leaves_the_session_there_is() -> None:
+    async def story() -> None:
+        gone = fails(ProviderError("HTTP 503", retryable=True))
+        later = [FakeProvider(opening=gone), FakeProvider()]
+        world = World(FakeProvider(), later=later, clips=CLIPS)
+        session = renewing(world)
+        task = asyncio.create_task(session.run())
+        session.open_media(world.socket)
+        await asyncio.sleep(0.1)
+        greet(world.provider)
+        await asyncio.sleep(4.5)
+        assert later[0].closed == 1 and world.provider.closed == 0
+        assert "renewal_failed" in [note.kind for note in world.mirror.notes]
+        await asyncio.sleep(5)
+        assert later[1].opened == 1 and world.provider.closed == 1
+        assert session.end_reason is None
+        await session.close()
+        await task
+        await alone()
+
+    run(story())
+
+
+@pytest.mark.parametrize("when", ["it opens", "it is there"])
+def test_what_is_in_reserve_is_closed_with_the_call(when: str) -> None:
+    async def story() -> None:
+        second = FakeProvider(opening=hangs if when == "it opens" else fine)
+        world = World(FakeProvider(), later=[second], clips=CLIPS)
+        session = renewing(world)
+        task = asyncio.create_task(session.run())
+        session.open_media(world.socket)
+        await asyncio.sleep(0.1)
+        greet(world.provider)
+        await asyncio.sleep(3.5)
+        session.handle(ev.SpeechStarted("u1"))  # no moment to change places
+        session._model.open_reserve()
+        await asyncio.sleep(0.1)
+        await session.close()
+        await task
+        assert second.closed == world.provider.closed == 1
+        await alone()
+
+    run(story())
+
+
+def test_a_session_that_breaks_while_its_follower_opens_is_replaced_and_that_one_closed() -> None:
+    async def story() -> None:
+        told: list[ev.Event] = []
+        gate = asyncio.Event()
+
+        async def late() -> None:
+            await gate.wait()
+
+        first, second, third = FakeProvider(), FakeProvider(opening=late), FakeProvider()
+        providers = iter([first, second, third])
+        model = Model(lambda: next(providers), told.append, lambda trouble: None)
+        running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
+        await asyncio.sleep(0.1)
+        model.open_reserve()
+        await asyncio.sleep(0.1)
+        model.reconnect()
+        await asyncio.sleep(0.1)
+        gate.set()
+        await asyncio.sleep(0.1)
+        assert [p.closed for p in (first, second, third)] == [1, 1, 0]
+        assert told == [ev.ProviderReady(None)] * 2
+        running.cancel()
+        await asyncio.wait([running])
+        await model.close()
+        assert third.closed == 1
 
     run(story())
 

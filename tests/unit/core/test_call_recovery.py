@@ -153,27 +153,67 @@ def test_a_session_is_renewed_ahead_of_its_end_in_a_quiet_moment() -> None:
     line = greeted(Line(agent(nudge_after_s=600), Limits(max_s=7000)))
     line.do(ev.ProviderLost("close_1006", retryable=True), ev.ProviderReady(HOUR_S))
     began = line.now
-    while not line.all(ev.Reconnect)[1:]:
+    while not line.all(ev.OpenReserve):
         line.wait(30)
         assert line.now - began < HOUR_S, "it was left to expire"
         line.caller_says(f"u{line.now}", 1, "And?")
         line.answer(f"r{line.now}", f"i{line.now}", "Well.", 600)
         line.wait(1)
     assert HOUR_S - 700 < line.now - began < HOUR_S - 30
+    assert len(line.all(ev.Reconnect)) == 1, "before there is another"
+    line.do(ev.ReserveOpened())
+    assert len(line.all(ev.Reconnect)) == 2
     assert "session_renewed" in line.notes() and line.end() is None
 
 
 def test_nobody_is_cut_off_by_a_renewal() -> None:
     line = greeted(Line(agent(nudge_after_s=600)))
     line.do(ev.ProviderLost("close_1006", retryable=True), ev.ProviderReady(20.0))
-    line.wait(14)
+    line.wait(15.9)
     line.do(ev.SpeechStarted("u1"))
+    line.wait(2)
+    assert not line.all(ev.OpenReserve), "not before it is needed"
+    line.do(ev.SpeechStopped("u1"), ev.CallerTranscript("u1", "So.", final=True))
+    line.answer("r0", "i0", "Well.", 600)
+    line.wait(1)
+    assert len(line.all(ev.OpenReserve)) == 1
+    line.do(ev.SpeechStarted("u1"))
+    line.do(ev.ReserveOpened())
     line.wait(8)
     assert len(line.all(ev.Reconnect)) == 1, "into the caller's words"
     line.do(ev.SpeechStopped("u1"), ev.CallerTranscript("u1", "So.", final=True))
     line.answer("r1", "i1", "Well.", 600)
     line.wait(2)
     assert len(line.all(ev.Reconnect)) == 2
+
+
+def test_a_renewal_that_fails_costs_nothing_and_is_tried_again() -> None:
+    line = greeted(Line(agent(nudge_after_s=600), clips=CLIPS))
+    line.do(ev.ProviderLost("close_1006", retryable=True), ev.ProviderReady(100.0))
+    line.wait(81)
+    for number in range(1, 4):
+        assert len(line.all(ev.OpenReserve)) == number
+        line.do(ev.ReserveFailed("HTTP 503"))
+        line.wait(5.1)
+    assert len(line.all(ev.Reconnect)) == 1 and line.end() is None
+    line.caller_says("u1", 1, "Still there?")
+    line.answer("r1", "i1", "I am.", 600)
+    line.wait(1)
+    assert line.turn("i1").text == "I am."
+    line.do(ev.ReserveOpened())
+    assert len(line.all(ev.Reconnect)) == 2
+
+
+def test_a_session_that_breaks_while_another_is_made_is_replaced_as_ever() -> None:
+    line = greeted(Line(agent(nudge_after_s=600)))
+    line.do(ev.ProviderLost("close_1006", retryable=True), ev.ProviderReady(20.0))
+    line.wait(17)
+    assert line.all(ev.OpenReserve)
+    line.do(ev.ProviderLost("session_expired", retryable=True))
+    assert len(line.all(ev.Reconnect)) == 2
+    line.do(ev.ProviderReady(3600.0), ev.ReserveOpened())
+    line.wait(60)
+    assert len(line.all(ev.Reconnect)) == 2, "it is well for an hour"
 
 
 @pytest.mark.parametrize("life_s", [None, -5.0, 0.0])

@@ -220,6 +220,7 @@ def test_a_phone_that_stops_sending_in_mid_word_leaves_nobody_in_silence() -> No
 def test_a_session_that_was_renewed_in_time_is_as_good_as_any() -> None:
     line = talk(life_s=20.0)
     line.wait(14)
+    line.do(ev.ReserveOpened())
     assert line.notes() == ["session_renewed"]
     line.do(ev.ProviderReady(3600.0))
     line.wait(1)
