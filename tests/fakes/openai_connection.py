@@ -64,7 +64,8 @@ class RealtimeConnection:
         self.errors: Counter[str] = Counter()
         self.truncations: list[Truncation] = []
         self.deleted: list[str] = []
-        self.session = default_session(f"sess_{index}", model, int(time.time()) + 3600)
+        life_s = 3600.0 if script.expires_in_s is None else script.expires_in_s
+        self.session = default_session(f"sess_{index}", model, int(time.time() + life_s))
         self.conversation = Conversation()
         #: session.updated has been sent.
         self.configured = False

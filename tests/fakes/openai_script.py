@@ -78,7 +78,8 @@ class Script:
     replies: taken one by one for each response, whoever asked for it; then `otherwise` for ever.
     unknown_events: sprinkles events and items that no published list knows.
     transcription_delay_s: how long after the commit the caller's words come.
-    expires_in_s: the session says that it is over and closes with 1001.
+    expires_in_s: how long the session lasts, as it tells at its beginning; then it says that it is
+        over and closes with 1001.
     listens: turns of the caller are found in the audio that comes in, not told by the test; their
         words are those of `openai_ear.Ear`.
     """

@@ -234,6 +234,35 @@ def test_a_model_lost_while_the_agent_speaks_goes_on_in_its_next_session(house: 
     house.run(scenario())
 
 
+def test_a_session_that_nears_its_end_is_renewed_unheard(house: House) -> None:
+    s = house.stage
+
+    async def scenario() -> None:
+        usual = s.openai.script
+        async with clean(s):
+            s.openai.script = Script(listens=True, expires_in_s=12.0)
+            async with talking(s, "openai") as talk:
+                phone = talk.phone
+                heard_s = await hears_out(phone, talk.conn, phone.started_s)
+                s.openai.script = usual
+                sessions = len(s.openai.connections)
+                await eventually(
+                    "the next session", lambda: len(s.openai.connections) > sessions, 15.0
+                )
+                await eventually("the end of the first", lambda: not talk.conn.open, 10.0)
+                assert talk.conn.close_code != 1001, "it was left to expire"
+                # From here on only the caller's silence is heard, and nothing of the change.
+                assert phone.playback.first_audible_s(heard_s + 0.1) is None
+                await goes_on(s, phone)
+                told = [words for role, words in s.openai.connections[-1].told]
+                assert told[0] == GREETING
+            await went_well(house, phone)
+        found = kinds(house.rows, phone.uuid)
+        assert found.count("session_renewed") == 1 and "provider_lost" not in found
+
+    house.run(scenario())
+
+
 def test_a_model_that_is_deaf_mute_or_fails_is_asked_again_or_replaced(house: House) -> None:
     s = house.stage
 
