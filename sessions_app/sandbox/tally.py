@@ -62,7 +62,8 @@ class CallResult:
     @property
     def given_up(self) -> bool:
         """Whether the conversation ended though it had to go on."""
-        return self.wish is not None and self.wish.is_recoverable and not self.ending.is_good
+        had_to_go_on = self.wish is None or self.wish.is_recoverable
+        return had_to_go_on and not self.ending.is_good
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,11 @@ class FaultRow:
     @property
     def is_good(self) -> bool:
         return not (self.met_silence or self.broken or self.given_up)
+
+    @property
+    def never_struck(self) -> bool:
+        """Whether nothing is proven by it: the moment that the fault waits for never came."""
+        return self.fault != HEALTHY and self.struck == 0
 
 
 @dataclass(frozen=True, slots=True)

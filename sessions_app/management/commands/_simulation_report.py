@@ -90,6 +90,7 @@ class Report:
             ("did not go on", s.given_up),
             ("questions unanswered", s.unanswered),
             ("left behind", sum(self.left.values())),
+            ("faults that never struck", sum(row.never_struck for row in s.faults)),
             ("longest silence", f"{s.longest_silence_s:.2f} s"),
             ("first sound", _spread(s.first_sound_s)),
             ("reply", _spread(s.reply_s)),
@@ -177,7 +178,8 @@ def _verdict(row: FaultRow, left: int) -> str:
         (row.given_up, "did not go on"),
         (left, "left behind"),
     )
-    return ", ".join(what for count, what in wrong if count) or "good"
+    told = ", ".join(what for count, what in wrong if count)
+    return told or ("never struck" if row.never_struck else "good")
 
 
 def _spread(spread: Spread) -> str:

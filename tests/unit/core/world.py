@@ -102,6 +102,8 @@ class World(Line):
     ) -> None:
         self.fault, self.phase = fault, phase
         self.struck_s: float | None = None
+        #: How long he had waited already when it struck.
+        self.silent_at_strike_s = 0.0
         self.model = Model()
         self.voice_fails = self.voice_stalls = False
         self._later: list[tuple[float, int, Callable[[], None]]] = []
@@ -406,7 +408,7 @@ class World(Line):
     def strike(self) -> None:
         if self.struck_s is not None:
             return
-        self.struck_s = self.now
+        self.struck_s, self.silent_at_strike_s = self.now, self.silent_s
         {
             Fault.DROPPED: lambda: self.lost("close_1006"),
             Fault.EXPIRED: lambda: self.lost("session_expired"),
@@ -427,7 +429,7 @@ class World(Line):
             Fault.VOICE_REFUSED: lambda: self.set(voice_fails=True),
             Fault.VOICE_STALLS: lambda: self.set(voice_stalls=True),
             Fault.HALF_DEAD: self.dies_by_half,
-            Fault.FROZEN_PHONE: lambda: self.set(caller_sends=False, caller_gone=True),
+            Fault.FROZEN_PHONE: self.freezes,
             Fault.ABORTED: lambda: self.leaves(clean=False),
             Fault.HUNG_UP: lambda: self.leaves(clean=True),
             Fault.NONE: lambda: None,
@@ -457,6 +459,10 @@ class World(Line):
         self.half_dead = True
         self.phone._marks = False
         self.phone._due.clear()
+
+    def freezes(self) -> None:
+        self.caller_sends = False
+        self.dies_by_half()
 
     def leaves(self, *, clean: bool) -> None:
         self.caller_gone = True

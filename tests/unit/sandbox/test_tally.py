@@ -52,6 +52,19 @@ def test_what_can_be_mended_has_to_go_on(ending: Ending) -> None:
     assert not a_result(fault="openai-drops!", ending=ending).given_up
     assert not a_result(fault="openai-quota", ending=ending).given_up
     assert not summarise([a_result(fault="openai-drops", ending=ending)], 1.0).is_good
+    assert a_result(ending=ending).given_up, "there was no reason to end it"
+
+
+def test_a_fault_that_never_struck_is_told_apart() -> None:
+    results = [
+        a_result(0),
+        a_result(1, "openai-text@during-greeting", struck=False),
+        a_result(2, "openai-drops", struck=False),
+        a_result(3, "openai-drops"),
+        a_result(4, "openai-mute", struck=None),
+    ]
+    rows = summarise(results, 1.0).faults
+    assert [row.fault for row in rows if row.never_struck] == ["openai-text@during-greeting"]
 
 
 @pytest.mark.parametrize(
