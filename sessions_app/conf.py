@@ -29,6 +29,11 @@ class MediaConf:
     rate_hz: int
     auth_required: bool
 
+    @property
+    def event_url(self) -> str:
+        """Where the carrier tells what becomes of a leg, and asks what comes next."""
+        return f"{self.public_url}/webhooks/vonage/event"
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderConf:

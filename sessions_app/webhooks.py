@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from sessions_app.bridge.manager import get_manager
 from sessions_app.bridge.plan import IncomingCall
-from sessions_app.bridge.words import HOLD_ROUNDS, apology
+from sessions_app.bridge.words import HOLD_ROUNDS, nobody, sorry
 from sessions_app.logcontext import call_context
 from sessions_app.telephony.vonage import ncco
 from sessions_app.telephony.vonage.client import TERMINAL
@@ -27,6 +27,8 @@ Params = dict[str, Any]
 
 #: Of the media leg: it could not be made, or broke; the answer may be an NCCO.
 MEDIA_FAILED = frozenset({"unanswered", "failed", "disconnected"})
+#: Of the leg of an agent's person, whom a caller was to be put through to.
+NOT_ANSWERED = frozenset({"unanswered", "failed", "rejected", "busy", "timeout"})
 TEXT_MOST = 255
 
 
@@ -123,13 +125,13 @@ async def answer(params: Params) -> HttpResponse:
         except Exception:
             # A caller who gets a 500 hears nothing; this one hears that we are sorry.
             logger.exception("the answer webhook failed")
-            return _flow(apology(None))
+            return _flow(sorry())
 
 
 @signed
 async def event(params: Params) -> HttpResponse:
-    """Something happened to a leg. 204, or an NCCO where the media leg could not serve, or where a
-    held call asks what comes next.
+    """Something happened to a leg. 204, or an NCCO where the media leg could not serve, or the
+    agent's person did not answer, or where a held call asks what comes next.
     """
     if (held := _held(params)) is not None:
         return await _next_of_hold(*held)
@@ -145,7 +147,12 @@ async def event(params: Params) -> HttpResponse:
     await get_manager().start()
     call_uuid = served or leg
     with call_context(call_uuid):
-        if not media_leg:
+        if not media_leg and _text(params, "direction") == "outbound":
+            # We ring nobody but agents' persons, for callers who wait.
+            if status in NOT_ANSWERED:
+                logger.warning("the agent's person did not answer: %s", status)
+                return _flow(nobody())
+        elif not media_leg:
             reception.caller_leg(call_uuid, status, _figures(params), ended=status in TERMINAL)
         elif status in MEDIA_FAILED:
             logger.warning("the media leg reports %s", status)
@@ -197,4 +204,4 @@ def _figures(params: Params) -> dict[str, Any]:
 @signed
 async def fallback(params: Params) -> HttpResponse:
     """The answer webhook could not be reached in time: words from memory, nothing else."""
-    return _flow(apology(None))
+    return _flow(sorry())

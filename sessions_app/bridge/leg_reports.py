@@ -41,16 +41,16 @@ class LegReports:
         """The media leg could not be made, or broke: what the caller hears instead. None: he has
         been transferred, and must not be called back from where he is.
         """
-        session = self._manager.get(call_uuid)
+        session, event_url = self._manager.get(call_uuid), self._manager.conf.media.event_url
         if session is not None:
             agent = session.setup.agent
             if session.media_age_s() > _MEDIA_FRESH_S:
                 session.handle(MediaClosed(clean=False))
             if session.end_reason is EndReason.TRANSFERRED:
                 return None
-            return words.apology(agent, session.called)
+            return words.apology(agent, session.called, event_url)
         if (ended := self._manager.ended(call_uuid)) is not None:
-            return words.last_words(ended)
+            return words.last_words(ended, event_url)
         try:
             record = await self._manager.mirror.query(
                 lambda: rows.find_call(call_uuid) or rows.find_by_conversation(conversation_uuid),
@@ -59,7 +59,7 @@ class LegReports:
         except (DatabaseError, TimeoutError):
             record = None
         if record is None:
-            return words.apology(None)
+            return words.sorry()
         # Should its process have been lost: the caller is in good hands, nobody needs to look.
         self._manager.mirror.report(
             rows.CarrierReport(
@@ -68,8 +68,8 @@ class LegReports:
         )
         agent = record.agent.profile() if record.agent else AgentProfile()
         if record.end_reason:
-            return words.last_words(ended_by(record, agent))
-        return words.apology(agent, record.called)
+            return words.last_words(ended_by(record, agent), event_url)
+        return words.apology(agent, record.called, event_url)
 
     def caller_leg(
         self, call_uuid: str, status: str, fields: dict[str, Any], *, ended: bool

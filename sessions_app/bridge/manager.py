@@ -282,7 +282,10 @@ class SessionManager:
             spare_voice=self.suppliers.spare_voice(call_uuid, plan.agent, plan.fault),
             hang_up=self.suppliers.hang_up(call_uuid, plan.region_url, plan.fault),
             transfer=self.suppliers.transfer(
-                call_uuid, plan.region_url, plan.fault, apology(plan.agent, called)
+                call_uuid,
+                plan.region_url,
+                plan.fault,
+                apology(plan.agent, called, self.conf.media.event_url),
             ),
             mirror=self.mirror.open(call_uuid, plan.base),
             provider_fares=partial(self._provider_fares, call_uuid, plan.fault),

@@ -74,7 +74,7 @@ class Reception:
                 return self._connect(session.called, ticket, session.setup.agent, delay_ms)
             # It came to its end while the ticket was kept.
         if (ended := self._manager.ended(call.uuid)) is not None:
-            return words.answer_after(ended)
+            return words.answer_after(ended, self._event_url)
         return None
 
     async def _take_in(self, call: IncomingCall) -> ncco.Ncco:
@@ -94,9 +94,9 @@ class Reception:
         if record is not None and record.state == CallState.HELD:
             return self._on_hold(record.uuid, record.called, agent or AgentProfile(), 1)
         if record is not None and not record.is_live:
-            return words.answer_after(ended_by(record, agent))
+            return words.answer_after(ended_by(record, agent), self._event_url)
         if agent is None:
-            return words.apology(None)
+            return words.sorry()
         if record is None or not found.media_url or record.node == self._manager.node:
             return None
         # A retry that came to another process than the first: the call stays where it is.
@@ -178,7 +178,7 @@ class Reception:
 
     @property
     def _event_url(self) -> str:
-        return f"{self._manager.conf.media.public_url}/webhooks/vonage/event"
+        return self._manager.conf.media.event_url
 
     # ------------------------------------------------------------------ no room
 
@@ -200,7 +200,7 @@ class Reception:
         mirror.note("refused", why)
         mirror.ended(EndReason.REFUSED)
         self._manager.remember(call.uuid, ended)
-        return words.refusal(ended)
+        return words.refusal(ended, self._event_url)
 
     async def _refused(self, agent: AgentProfile | None, called: str) -> Ended:
         """A refusal; the person's connect has its place too, or is left out if there is none."""
@@ -250,13 +250,13 @@ class Reception:
                 logger.warning("[%s] held without the database: %s", uuid, away)
                 agent = self._directory.default_agent() or AgentProfile()
                 if round_ >= words.HOLD_ROUNDS:
-                    return words.apology(agent)
+                    return words.apology(agent, "", self._event_url)
                 return self._on_hold(uuid, "", agent, round_ + 1)
 
     async def _still_held(self, uuid: str, round_: int) -> ncco.Ncco:
         record = await self._directory.ask(lambda: rows.find_call(uuid))
         if record is None:
-            return words.apology(None)
+            return words.sorry()
         call = IncomingCall(
             uuid, record.caller, record.called, record.conversation_uuid, record.region_url
         )
@@ -305,4 +305,4 @@ class Reception:
             return None
         logger.warning("[%s] not taken in after %d sentences: %s", uuid, round_, why)
         self._manager.remember(uuid, ended)
-        return words.refusal(ended)
+        return words.refusal(ended, self._event_url)

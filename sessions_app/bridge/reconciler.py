@@ -192,7 +192,7 @@ class Reconciler:
         suppliers, did = self._manager.suppliers, "led to an apology"
         try:
             try:
-                flow = apology(call.agent, call.called)
+                flow = apology(call.agent, call.called, self._manager.conf.media.event_url)
                 await suppliers.transfer(call.uuid, call.region_url, "", flow)()
             except VonageError as refused:
                 if refused.retryable:

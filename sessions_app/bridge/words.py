@@ -92,29 +92,40 @@ def connect_media(
     return [*(ncco.say(words, _english(agent.language)) if words else []), *connect]
 
 
-def apology(agent: AgentProfile | None, called: str = "") -> ncco.Ncco:
+def sorry() -> ncco.Ncco:
+    """Words for a caller of whom, or for whom, nobody is known."""
+    return ncco.apology(ncco.APOLOGY, ncco.DEFAULT_LANGUAGE, None)
+
+
+def apology(agent: AgentProfile | None, called: str, event_url: str) -> ncco.Ncco:
     """Words for a caller who cannot be served, and the agent's person if it has one."""
     if agent is None:
-        return ncco.apology(ncco.APOLOGY, ncco.DEFAULT_LANGUAGE, None, None)
-    return ncco.apology(agent.apology, agent.language, agent.fallback_number or None, called)
+        return sorry()
+    person = ncco.Person(agent.fallback_number, called, event_url)
+    return ncco.apology(agent.apology, agent.language, person)
 
 
-def last_words(ended: Ended) -> ncco.Ncco | None:
+def nobody() -> ncco.Ncco:
+    """For a caller whom the agent's person did not answer."""
+    return ncco.say(ncco.NOBODY, ncco.DEFAULT_LANGUAGE)
+
+
+def last_words(ended: Ended, event_url: str) -> ncco.Ncco | None:
     """For a caller whose call here is over, while his leg is still up; None: he is elsewhere."""
     if ended.reason is EndReason.TRANSFERRED:
         return None
     if ended.reason is EndReason.REFUSED:
-        return refusal(ended)
+        return refusal(ended, event_url)
     if ended.reason in _GOOD_ENDS and ended.agent is not None:
         return ncco.goodbye(ncco.GOODBYE, ended.agent.language)
-    return apology(ended.agent, ended.called)
+    return apology(ended.agent, ended.called, event_url)
 
 
-def answer_after(ended: Ended) -> ncco.Ncco:
+def answer_after(ended: Ended, event_url: str) -> ncco.Ncco:
     """The answer webhook again, after the end: a refusal in the same words, else an apology."""
     if ended.reason is EndReason.REFUSED:
-        return refusal(ended)
-    return apology(ended.agent, ended.called)
+        return refusal(ended, event_url)
+    return apology(ended.agent, ended.called, event_url)
 
 
 def person_lead_ms(agent: AgentProfile | None) -> int:
@@ -124,18 +135,17 @@ def person_lead_ms(agent: AgentProfile | None) -> int:
     return spoken_ms(_to_person(agent)) if agent and ncco.e164(agent.fallback_number) else 0
 
 
-def refusal(ended: Ended) -> ncco.Ncco:
+def refusal(ended: Ended, event_url: str) -> ncco.Ncco:
     """For a caller who was not taken in: words, and the agent's person, once his time has come."""
     agent = ended.agent
     if agent is None:
-        return apology(None)
+        return sorry()
     if not ended.person_delay_ms or not ncco.e164(agent.fallback_number):
-        return ncco.apology(agent.apology, agent.language, None, None)
+        return ncco.apology(agent.apology, agent.language, None)
     words = _to_person(agent)
     more = lead_in(ended.person_delay_ms - spoken_ms(words))
-    return ncco.apology(
-        f"{words} {more}".strip(), agent.language, agent.fallback_number, ended.called
-    )
+    person = ncco.Person(agent.fallback_number, ended.called, event_url)
+    return ncco.apology(f"{words} {more}".strip(), agent.language, person)
 
 
 def _to_person(agent: AgentProfile) -> str:
@@ -154,5 +164,5 @@ def on_hold(
     return [
         *ncco.say(sentence, _english(agent.language)),
         ncco.notify(event_url, payload),
-        *apology(agent, called),
+        *apology(agent, called, event_url),
     ]

@@ -24,7 +24,7 @@ from tests.fakes.waiting import eventually
 from tests.fakes.webhooks import Addresses, Delivery, WebhookSender
 
 T = TypeVar("T")
-Person = Literal["answers", "busy", "unanswered"]
+Person = Literal["answers", "busy", "unanswered", "rejected"]
 
 
 class PhoneCall:

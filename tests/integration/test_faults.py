@@ -19,6 +19,7 @@ import pytest
 
 from tests.fakes.openai import RealtimeConnection, Reply, Script
 from tests.fakes.pattern import audible, voice_pcm
+from tests.fakes.phone import Person
 from tests.fakes.speechmatics import TtsReply
 from tests.fakes.stage import Stage, stage
 from tests.fakes.vonage import Faults, PhoneCall
@@ -356,6 +357,26 @@ def test_where_no_session_helps_there_are_words_or_a_person(house: House) -> Non
                 )
         finally:
             s.openai.script.otherwise = usual
+
+    house.run(scenario())
+
+
+@pytest.mark.parametrize("person", ["unanswered", "busy", "rejected"])
+def test_a_person_who_does_not_answer_leaves_nobody_with_a_dead_line(
+    house: House, person: Person
+) -> None:
+    s = house.stage
+
+    async def scenario() -> None:
+        async with clean(s), s.call(called=WITH_PERSON, person=person) as phone:
+            conn = await s.connection_of(phone)
+            await hears_out(phone, conn, phone.started_s)
+            await asks(phone, FIRST, lambda: conn.error("insufficient_quota"))
+            await phone.wait_ended(20.0)
+            assert phone.connected_to == []
+            assert "sorry" in phone.talked[0].lower() and "nobody can take" in phone.talked[-1]
+            assert len(phone.talked) == 2 and len(phone.person_legs) == 1
+        assert (await house.rows.ended(phone.uuid))["end_reason"] == "transferred"
 
     house.run(scenario())
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ Ncco = list[dict[str, Any]]
 DEFAULT_LANGUAGE: Final = "en-US"
 APOLOGY: Final = "Sorry, we cannot take your call right now. Please try again in a few minutes."
 APOLOGY_WITH_PERSON: Final = "Sorry to keep you. I am putting you through to one of our team."
+NOBODY: Final = "Sorry, nobody can take your call right now. Please call again later. Goodbye."
 GOODBYE: Final = "Thank you for calling. Goodbye."
 
 MAX_TALK_CHARS: Final = 1500
@@ -72,21 +74,32 @@ def connect_media(
     return [connect | _from(caller_id)]
 
 
-def apology(text: str, language: str, person: str | None, person_caller_id: str | None) -> Ncco:
-    """Say `text`; then, if `person` is a number in E.164, ring that human for 30 s.
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A human to be rung for 30 s. `event_url` is asked what comes next if nobody answers."""
 
-    `person_caller_id` is the number of ours that the person sees; left out unless it is E.164.
-    """
-    number = e164(person)
+    number: str
+    #: The number of ours that the person sees; left out unless it is E.164.
+    caller_id: str
+    event_url: str
+
+
+def apology(text: str, language: str, person: Person | None) -> Ncco:
+    """Say `text`; then, if there is a person whose number is E.164, ring them."""
+    number = e164(person.number) if person else None
     talk = _talk(text.strip() or (APOLOGY_WITH_PERSON if number else APOLOGY), language)
-    if number is None:
+    if person is None or number is None:
         return [talk]
     connect: dict[str, Any] = {
         "action": "connect",
+        # Words behind it in the flow would be spoken as soon as the person answers.
+        "eventType": "synchronous",
+        "eventUrl": [_url(person.event_url, schemes=("https", "http"))],
+        "eventMethod": "POST",
         "timeout": PERSON_RING_S,
         "endpoint": [{"type": "phone", "number": number}],
     }
-    return [talk, connect | _from(person_caller_id)]
+    return [talk, connect | _from(person.caller_id)]
 
 
 def say(text: str, language: str) -> Ncco:

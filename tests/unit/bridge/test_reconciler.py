@@ -24,6 +24,8 @@ from tests.unit.bridge.fakes import log_lines
 
 AGENT = AgentProfile(apology="We are sorry.", fallback_number="442079460111")
 
+EVENT_URL = "https://calls.example/webhooks/vonage/event"
+
 
 def leg(status: str) -> CallInfo:
     return CallInfo("u-1", "CON-1", status, "inbound", "", "", None, "", "")
@@ -119,7 +121,7 @@ class House:
             node="here",
             mirror=self.mirror,
             suppliers=self.suppliers,
-            conf=SimpleNamespace(health_token=""),
+            conf=SimpleNamespace(health_token="", media=SimpleNamespace(event_url=EVENT_URL)),
             get=self.sessions.get,
             get_all_session_uuids=lambda: list(self.sessions),
             plan_of=lambda uuid: SimpleNamespace(region_url="https://api-eu.vonage.com"),

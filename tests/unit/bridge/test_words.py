@@ -17,10 +17,11 @@ from sessions_app.core.pacing import LONGEST_DELAY_MS
 from tests.unit.telephony.ncco_rules import validate
 
 PERSON = "447700900999"
+EVENT_URL = "https://calls.example/webhooks/vonage/event"
 MEDIA: dict[str, Any] = {
     "uri": "wss://calls.example/media/9f8e7d6c5b",
     "rate_hz": 16000,
-    "event_url": "https://calls.example/webhooks/vonage/event",
+    "event_url": EVENT_URL,
     "headers": {"call_uuid": "u-1"},
     "caller_id": "442079460000",
     "limit_s": 3300,
@@ -57,7 +58,7 @@ def test_our_own_sentences_are_read_by_an_english_voice(language: str, spoken: s
     speaks = agent(language=language)
     for flow in (
         words.connect_media(speaks, **MEDIA, delay_ms=900),
-        words.on_hold(speaks, "442079460000", 1, event_url=MEDIA["event_url"], payload={"a": 1}),
+        words.on_hold(speaks, "442079460000", 1, event_url=EVENT_URL, payload={"a": 1}),
     ):
         assert flow[0]["language"] == spoken
 
@@ -76,52 +77,59 @@ def test_whatever_an_agent_is_set_to_every_flow_is_valid_and_speaks_first(
 ) -> None:
     set_to = agent(when_busy=when, fallback_number=number, apology=apology, language=language)
     ended = Ended(EndReason.REFUSED, set_to, "442079460000", delay_ms)
-    hold = words.on_hold(
-        set_to, "442079460000", round_, event_url=MEDIA["event_url"], payload={"hold": {}}
-    )
+    hold = words.on_hold(set_to, "442079460000", round_, event_url=EVENT_URL, payload={"hold": {}})
     for flow in (
-        words.refusal(ended),
-        words.last_words(ended),
-        words.answer_after(ended),
+        words.refusal(ended, EVENT_URL),
+        words.last_words(ended, EVENT_URL),
+        words.answer_after(ended, EVENT_URL),
         hold,
         words.connect_media(set_to, **MEDIA, delay_ms=max(1, delay_ms)),
     ):
         assert validate(flow) == []
         assert flow[0]["action"] == "talk"
     assert kinds(hold)[:3] == ["talk", "notify", "talk"]
-    assert words.refusal(ended) == words.last_words(ended) == words.answer_after(ended)
+    assert (
+        words.refusal(ended, EVENT_URL)
+        == words.last_words(ended, EVENT_URL)
+        == words.answer_after(ended, EVENT_URL)
+    )
 
 
 def test_a_refused_caller_hears_the_apology_then_the_person() -> None:
     set_to = agent(apology="All are busy.")
     lead_ms = words.person_lead_ms(set_to)
     assert lead_ms == words.spoken_ms("All are busy.") > 0
-    flow = words.refusal(Ended(EndReason.REFUSED, set_to, "442079460000", lead_ms))
+    flow = words.refusal(Ended(EndReason.REFUSED, set_to, "442079460000", lead_ms), EVENT_URL)
     assert flow[0]["text"] == "All are busy."
     assert flow[1]["endpoint"] == [{"type": "phone", "number": PERSON}]
     # A person whose place comes later is waited for with more words.
-    later = words.refusal(Ended(EndReason.REFUSED, set_to, "442079460000", lead_ms + 3000))
+    later = words.refusal(
+        Ended(EndReason.REFUSED, set_to, "442079460000", lead_ms + 3000), EVENT_URL
+    )
     assert later[0]["text"].startswith("All are busy. ")
     assert words.spoken_ms(later[0]["text"]) >= lead_ms + 3000
     assert later[1] == flow[1]
     # One who has no place is not rung.
-    assert kinds(words.refusal(Ended(EndReason.REFUSED, set_to, "", 0))) == ["talk"]
+    assert kinds(words.refusal(Ended(EndReason.REFUSED, set_to, "", 0), EVENT_URL)) == ["talk"]
 
 
 def test_straight_to_the_person_needs_no_apology() -> None:
     set_to = agent(apology="All are busy.", when_busy=WhenBusy.PERSON)
     flow = words.refusal(
-        Ended(EndReason.REFUSED, set_to, "442079460000", words.person_lead_ms(set_to))
+        Ended(EndReason.REFUSED, set_to, "442079460000", words.person_lead_ms(set_to)), EVENT_URL
     )
     assert kinds(flow) == ["talk", "connect"]
     assert "busy" not in flow[0]["text"] and "putting you through" in flow[0]["text"]
     nobody = agent(apology="All are busy.", when_busy=WhenBusy.PERSON, fallback_number="")
     assert words.person_lead_ms(nobody) == 0
-    assert words.refusal(Ended(EndReason.REFUSED, nobody, "", 0))[0]["text"] == "All are busy."
+    assert (
+        words.refusal(Ended(EndReason.REFUSED, nobody, "", 0), EVENT_URL)[0]["text"]
+        == "All are busy."
+    )
 
 
 def test_a_hold_lasts_about_two_minutes_and_asks_seldom() -> None:
-    asked = {"event_url": MEDIA["event_url"], "payload": {"hold": {}}}
+    asked = {"event_url": EVENT_URL, "payload": {"hold": {}}}
     flows = [words.on_hold(agent(), "44", n, **asked) for n in range(1, words.HOLD_ROUNDS + 1)]
     lasts_ms = [words.spoken_ms(flow[0]["text"]) for flow in flows]
     assert min(lasts_ms) >= 6000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,17 +118,23 @@ def test_a_refused_address_is_not_repeated_since_it_may_be_a_ticket() -> None:
 
 
 def test_an_apology_is_spoken() -> None:
-    assert ncco.apology("Sorry.", "en-GB", None, None) == [
+    assert ncco.apology("Sorry.", "en-GB", None) == [
         {"action": "talk", "text": "Sorry.", "language": "en-GB"}
     ]
 
 
+PERSON = ncco.Person("+447700900123", "442079460000", "https://calls.example/event")
+
+
 def test_an_apology_may_end_at_a_person_who_is_rung_for_thirty_seconds() -> None:
-    assert ncco.apology("One moment.", "en-GB", "+447700900123", "442079460000") == [
+    assert ncco.apology("One moment.", "en-GB", PERSON) == [
         {"action": "talk", "text": "One moment.", "language": "en-GB"},
         {
             "action": "connect",
             "from": "442079460000",
+            "eventType": "synchronous",
+            "eventUrl": ["https://calls.example/event"],
+            "eventMethod": "POST",
             "timeout": 30,
             "endpoint": [{"type": "phone", "number": "447700900123"}],
         },
@@ -139,13 +146,13 @@ def test_an_apology_may_end_at_a_person_who_is_rung_for_thirty_seconds() -> None
     text=st.text(max_size=4000) | st.text(alphabet="ab ", min_size=1490, max_size=1600),
     language=st.text(max_size=12)
     | st.sampled_from(["en-GB", "cmn-CN", "ar", "en-GB-WLS", "es-419"]),
-    person=st.none() | st.text() | st.from_regex(r"\A\+?[0-9]{5,17}\Z"),
-    person_caller_id=st.none() | st.text(),
+    number=st.text() | st.from_regex(r"\A\+?[0-9]{5,17}\Z"),
+    caller_id=st.text(),
 )
 def test_whatever_an_operator_wrote_something_valid_is_said(
-    text: str, language: str, person: str | None, person_caller_id: str | None
+    text: str, language: str, number: str, caller_id: str
 ) -> None:
-    flow = ncco.apology(text, language, person, person_caller_id)
+    flow = ncco.apology(text, language, replace(PERSON, number=number, caller_id=caller_id))
     assert validate(flow) == []
     assert flow[0]["action"] == "talk"
     assert validate(ncco.goodbye(text, language)) == []
@@ -153,8 +160,8 @@ def test_whatever_an_operator_wrote_something_valid_is_said(
 
 @pytest.mark.parametrize("empty", ["", "  \n"])
 def test_an_empty_text_becomes_the_english_default(empty: str) -> None:
-    assert ncco.apology(empty, "en-US", None, None)[0]["text"] == ncco.APOLOGY
-    with_person = ncco.apology(empty, "en-US", "447700900123", None)
+    assert ncco.apology(empty, "en-US", None)[0]["text"] == ncco.APOLOGY
+    with_person = ncco.apology(empty, "en-US", PERSON)
     assert with_person[0]["text"] == ncco.APOLOGY_WITH_PERSON
     assert ncco.goodbye(empty, "en-US")[0]["text"] == ncco.GOODBYE
 
