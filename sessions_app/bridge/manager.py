@@ -28,7 +28,7 @@ from sessions_app.bridge.reception import Reception
 from sessions_app.bridge.reconciler import Reconciler
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
-from sessions_app.bridge.words import SLOWEST_VOICE, apology
+from sessions_app.bridge.words import SLOWEST_VOICE
 from sessions_app.conf import Conf
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason, EndRequested
@@ -285,7 +285,7 @@ class SessionManager:
                 call_uuid,
                 plan.region_url,
                 plan.fault,
-                apology(plan.agent, called, self.conf.media.event_url),
+                partial(self.reception.lead_away, plan.agent, called),
             ),
             mirror=self.mirror.open(call_uuid, plan.base),
             provider_fares=partial(self._provider_fares, call_uuid, plan.fault),

@@ -212,6 +212,10 @@ class Reception:
                 logger.warning("no person is rung: %s", crowded)
         return Ended(EndReason.REFUSED, agent, called, delay_ms)
 
+    async def lead_away(self, agent: AgentProfile | None, called: str) -> ncco.Ncco:
+        """What a caller hears from the carrier who was served here and cannot be any more."""
+        return words.led_away(await self._refused(agent, called), self._event_url)
+
     # ------------------------------------------------------------------ on hold
 
     async def _hold(self, call: IncomingCall, found: Found, why: str) -> ncco.Ncco | None:

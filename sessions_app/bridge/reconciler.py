@@ -19,7 +19,6 @@ from django.db import DatabaseError
 
 from sessions_app import lost
 from sessions_app.bridge.peers import still_serves
-from sessions_app.bridge.words import apology
 from sessions_app.core.events import CallerGone
 from sessions_app.core.ghosts import Ghost, Inquiry, LegState, SessionSeen, Verdict
 from sessions_app.logcontext import call_context
@@ -192,7 +191,7 @@ class Reconciler:
         suppliers, did = self._manager.suppliers, "led to an apology"
         try:
             try:
-                flow = apology(call.agent, call.called, self._manager.conf.media.event_url)
+                flow = partial(self._manager.reception.lead_away, call.agent, call.called)
                 await suppliers.transfer(call.uuid, call.region_url, "", flow)()
             except VonageError as refused:
                 if refused.retryable:

@@ -143,11 +143,18 @@ class Suppliers:
         return hang_up
 
     def transfer(
-        self, call_uuid: str, region_url: str, fault: str, flow: ncco.Ncco
+        self,
+        call_uuid: str,
+        region_url: str,
+        fault: str,
+        make_flow: Callable[[], Awaitable[ncco.Ncco]],
     ) -> Callable[[], Awaitable[None]]:
-        """Replaces what the caller's leg is doing by that flow. Raises if the leg is gone."""
+        """Replaces what the caller's leg is doing by the flow that is made then. Raises if the leg
+        is gone.
+        """
 
         async def transfer() -> None:
+            flow = await make_flow()
             outcome = await self._vonage.transfer(
                 call_uuid, flow, region_url or None, extra_headers=self._fault(call_uuid, fault)
             )

@@ -142,7 +142,22 @@ def refusal(ended: Ended, event_url: str) -> ncco.Ncco:
         return sorry()
     if not ended.person_delay_ms or not ncco.e164(agent.fallback_number):
         return ncco.apology(agent.apology, agent.language, None)
-    words = _to_person(agent)
+    return _put_through(agent, _to_person(agent), ended, event_url)
+
+
+def led_away(ended: Ended, event_url: str) -> ncco.Ncco:
+    """For a caller who was being served, and cannot be any more: likewise."""
+    agent = ended.agent
+    if agent is None:
+        return sorry()
+    if not ended.person_delay_ms or not ncco.e164(agent.fallback_number):
+        return ncco.apology(agent.apology, agent.language, None)
+    words = agent.apology.strip() or ncco.APOLOGY_WITH_PERSON
+    return _put_through(agent, words, ended, event_url)
+
+
+def _put_through(agent: AgentProfile, words: str, ended: Ended, event_url: str) -> ncco.Ncco:
+    """As many words as it takes until the person's place in time has come."""
     more = lead_in(ended.person_delay_ms - spoken_ms(words))
     person = ncco.Person(agent.fallback_number, ended.called, event_url)
     return ncco.apology(f"{words} {more}".strip(), agent.language, person)

@@ -487,6 +487,36 @@ def test_persons_of_many_refused_callers_are_rung_at_the_pace_too() -> None:
     asyncio.run(scenario())
 
 
+def test_persons_of_many_callers_who_are_led_away_at_once_are_rung_at_the_pace_too() -> None:
+    """The model's service ends all their sessions in one moment."""
+    callers = 7
+
+    async def scenario() -> None:
+        async with stage(env={"VONAGE_CONNECTS_PER_SECOND": "3"}) as s, AsyncExitStack() as calls:
+            done = await s.server.amanage(
+                "agent", "Receptionist", "--fallback-number", "+44 7700 900999"
+            )
+            assert done.returncode == 0, done.stderr
+            phones = [await calls.enter_async_context(s.call()) for _ in range(callers)]
+            for phone in phones:
+                await phone.wait_for_voice(timeout_s=20)
+            for conn in list(s.openai.connections):
+                await conn.error("insufficient_quota")
+            for phone in phones:
+                await eventually("the transfer", lambda p=phone: len(p.nccos) == 2, 20)
+            assert all(phone.nccos[1][-1]["endpoint"][0]["type"] == "phone" for phone in phones)
+            orders = {r.path: r.at_s for r in s.vonage.rest if r.body["action"] == "transfer"}
+            rung_s = sorted(
+                next(at_s for path, at_s in orders.items() if path.endswith(phone.uuid))
+                + len(phone.nccos[1][0]["text"]) / CHARS_PER_S
+                for phone in phones
+            )
+            for first, fourth in zip(rung_s, rung_s[3:], strict=False):
+                assert fourth - first >= 1.0, "the carrier refuses a fourth connect in a second"
+
+    asyncio.run(scenario())
+
+
 # ---------------------------------------------------------------------- the model is away
 
 

@@ -66,7 +66,7 @@ class StubSuppliers:
         return hang_up
 
     def transfer(
-        self, uuid: str, region_url: str, fault: str, flow: object
+        self, uuid: str, region_url: str, fault: str, make_flow: object
     ) -> Callable[[], Awaitable[None]]:
         async def transfer() -> None:
             raise AssertionError("nobody is to be transferred here")

@@ -13,7 +13,7 @@ import pytest
 from django.db import OperationalError
 
 from sessions_app import lost
-from sessions_app.bridge import housekeeping, reconciler
+from sessions_app.bridge import housekeeping, reconciler, words
 from sessions_app.bridge.reconciler import Reconciler
 from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
@@ -57,6 +57,10 @@ class StubSession:
         self.over = True
 
 
+async def lead_away(agent: AgentProfile | None, called: str) -> Any:
+    return words.apology(agent, called, EVENT_URL)
+
+
 @dataclass
 class StubSuppliers:
     """A carrier whose answers a test chooses, and what was asked of it."""
@@ -81,12 +85,12 @@ class StubSuppliers:
             self.at_once -= 1
 
     def transfer(
-        self, uuid: str, region_url: str, fault: str, flow: Any
+        self, uuid: str, region_url: str, fault: str, make_flow: Callable[[], Awaitable[Any]]
     ) -> Callable[[], Awaitable[None]]:
         async def transfer() -> None:
             if self.refuses:
                 raise self.refuses.pop(0)
-            self.led.append((uuid, flow, region_url))
+            self.led.append((uuid, await make_flow(), region_url))
 
         return transfer
 
@@ -121,7 +125,8 @@ class House:
             node="here",
             mirror=self.mirror,
             suppliers=self.suppliers,
-            conf=SimpleNamespace(health_token="", media=SimpleNamespace(event_url=EVENT_URL)),
+            conf=SimpleNamespace(health_token=""),
+            reception=SimpleNamespace(lead_away=lead_away),
             get=self.sessions.get,
             get_all_session_uuids=lambda: list(self.sessions),
             plan_of=lambda uuid: SimpleNamespace(region_url="https://api-eu.vonage.com"),

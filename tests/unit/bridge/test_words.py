@@ -113,6 +113,20 @@ def test_a_refused_caller_hears_the_apology_then_the_person() -> None:
     assert kinds(words.refusal(Ended(EndReason.REFUSED, set_to, "", 0), EVENT_URL)) == ["talk"]
 
 
+def test_a_caller_who_is_led_away_hears_the_apology_until_the_persons_place() -> None:
+    set_to = agent(apology="We are cut off.", when_busy=WhenBusy.PERSON)
+    for delay_ms in (words.person_lead_ms(set_to), 9000):
+        flow = words.led_away(
+            Ended(EndReason.PROVIDER_FAILED, set_to, "442079460000", delay_ms), EVENT_URL
+        )
+        assert kinds(flow) == ["talk", "connect"] and validate(flow) == []
+        assert flow[0]["text"].startswith("We are cut off.")
+        assert words.spoken_ms(flow[0]["text"]) >= min(delay_ms, 9000)
+    no_place = Ended(EndReason.PROVIDER_FAILED, set_to, "442079460000", 0)
+    assert kinds(words.led_away(no_place, EVENT_URL)) == ["talk"]
+    assert kinds(words.led_away(Ended(EndReason.LOST, None, "", 0), EVENT_URL)) == ["talk"]
+
+
 def test_straight_to_the_person_needs_no_apology() -> None:
     set_to = agent(apology="All are busy.", when_busy=WhenBusy.PERSON)
     flow = words.refusal(
