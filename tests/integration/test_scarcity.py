@@ -20,7 +20,7 @@ from tests.fakes import product
 from tests.fakes.stage import Stage, stage
 from tests.fakes.vonage import PhoneCall
 from tests.fakes.waiting import eventually
-from tests.integration.conversation import quiet
+from tests.integration.conversation import PROMISE_S, quiet
 from tests.integration.support import (
     Rows,
     Wire,
@@ -50,8 +50,10 @@ async def talks(s: Stage, phone: PhoneCall, words: str) -> None:
     """The caller says something and hears the answer to it: the call is well."""
     conn = await s.connection_of(phone)
     await quiet(phone)
+    asked_s = time.monotonic()
     await conn.caller_said(words)
-    await phone.wait_for_voice(since_s=time.monotonic())
+    silent_s = await phone.wait_for_voice(since_s=asked_s) - asked_s
+    assert silent_s < PROMISE_S, f"{silent_s:.2f} s of silence"
 
 
 # ---------------------------------------------------------------------- descriptors
