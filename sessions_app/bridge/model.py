@@ -148,7 +148,7 @@ class Model:
         if isinstance(event, ResponseDone) and event.status == "completed":
             self._fares("")
         elif isinstance(event, ResponseDone) and event.status == "failed" and not event.retryable:
-            self._fares(event.reason)
+            self._fares(event.reason or "its responses fail")
         if provider is self._live:
             self._emit(event)
 

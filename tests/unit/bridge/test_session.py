@@ -444,8 +444,8 @@ def test_a_model_that_lets_us_in_and_answers_nobody_is_told_of_one_that_answers_
             [("completed", True), ("failed", True), ("cancelled", True), ("failed", False)]
         ):
             emit(ev.ResponseStarted(f"r{number}"))
-            emit(ev.ResponseDone(f"r{number}", status, "insufficient_quota", retryable=retryable))
-        assert world.fares == ["", "insufficient_quota"]
+            emit(ev.ResponseDone(f"r{number}", status, retryable=retryable))
+        assert world.fares == ["", "its responses fail"]
         await session.close()
         await task
 
