@@ -300,10 +300,12 @@ class SessionManager:
         """What was wrong with the model's service the last time; empty: nothing."""
         return self.provider_watch.trouble
 
-    def _provider_fares(self, call_uuid: str, fault: str, trouble: str) -> None:
+    def _provider_fares(
+        self, call_uuid: str, fault: str, trouble: str, *, answered: bool = True
+    ) -> None:
         # A fault that somebody wished for of the sandbox says nothing about the service.
         if not (trouble and fault and self.conf.provider.sandbox):
-            self.provider_watch.fares(call_uuid, trouble)
+            self.provider_watch.fares(call_uuid, trouble, answered=answered)
 
     def _removed(self, session: CallSession) -> None:
         logger.info("Closing and removing session from SessionManager")

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.core.errors import ProviderError
@@ -31,6 +32,12 @@ logger = logging.getLogger(__name__)
 OPEN_TIMEOUT_S = 9.0
 
 
+class Fares(Protocol):
+    """Told what was wrong with the model's service, or "": it has let us in, or even answered."""
+
+    def __call__(self, trouble: str, *, answered: bool = True) -> None: ...
+
+
 class Model:
     """Owned by a call's session: `run` is one of its tasks, `close` a step of its release."""
 
@@ -38,7 +45,7 @@ class Model:
         self,
         make: Callable[[], Provider],
         emit: Callable[[Event], None],
-        fares: Callable[[str], None],
+        fares: Fares,
     ) -> None:
         self._make = make
         self._emit = emit
@@ -130,6 +137,7 @@ class Model:
             if not opened:
                 await _open(provider)
             opened = self.opened = True
+            self._fares("", answered=False)
             tell(ProviderReady(provider.life_s))
             async with asyncio.TaskGroup() as streams:
                 streams.create_task(provider.write(), name="to provider")

@@ -43,11 +43,15 @@ class ProviderWatch:
         """No call that begins now would be answered by the model."""
         return self._breaker.down
 
-    def fares(self, call: str, trouble: str) -> None:
-        """A call was answered by the model (""), or could not be for this reason."""
-        self.trouble = trouble
+    def fares(self, call: str, trouble: str, *, answered: bool = True) -> None:
+        """A call was answered by the model (""), or at least let in, or neither for this reason.
+        One that is down is down until it answers.
+        """
+        if answered or not self.down:
+            self.trouble = trouble
         if not trouble:
-            self._up()
+            if answered:
+                self._up()
         elif self._breaker.failed(call, self._clock()):
             self._went_down.set()
             logger.error("the model's service is down, callers are led elsewhere: %s", trouble)

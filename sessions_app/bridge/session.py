@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from sessions_app.bridge.inbox import Inbox
-from sessions_app.bridge.model import Model
+from sessions_app.bridge.model import Fares, Model
 from sessions_app.bridge.outbox import MediaSocket, Outbox
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.bridge.voice import VoiceQueue
@@ -69,8 +69,7 @@ class CallSetup:
     #: Has the carrier say an apology to the caller and put him through to the agent's person.
     transfer: Callable[[], Awaitable[None]]
     mirror: CallMirror
-    #: Told how the model fares: "" when it has answered, or why it could not be had.
-    provider_fares: Callable[[str], None]
+    provider_fares: Fares
     #: Told when everything is released, before anybody who waits for that goes on.
     removed: Callable[[CallSession], None]
     #: What can be said without any supplier.

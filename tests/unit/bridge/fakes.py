@@ -189,6 +189,10 @@ class World:
         self.transferred += 1
         await self.transferring()
 
+    def note_fares(self, trouble: str, *, answered: bool = True) -> None:
+        if trouble or answered:
+            self.fares.append(trouble)
+
     def next_provider(self) -> FakeProvider:
         """One after the other; there must be as many as are asked for."""
         return self._providers.pop(0)
@@ -210,7 +214,7 @@ class World:
             transfer=self.transfer,
             clips=self.clips,
             mirror=self.mirror,
-            provider_fares=self.fares.append,
+            provider_fares=self.note_fares,
             removed=self.removed.append,
         )
 

@@ -84,6 +84,21 @@ def test_a_call_that_reaches_it_says_so_before_the_next_look() -> None:
     story(tell)
 
 
+def test_to_be_let_in_is_no_answer() -> None:
+    async def tell(it: ProviderWatch, service: Service) -> None:
+        fail(it)
+        it.fares("u-9", "", answered=False)
+        assert it.down and it.trouble == "handshake refused with 503"
+
+    story(tell)
+    it = watch()
+    for n in range(FAILURES):
+        it.fares(f"u-{n}", "", answered=False)
+        assert it.trouble == ""
+        it.fares(f"u-{n}", "insufficient_quota")
+    assert it.down
+
+
 def test_it_goes_down_again_and_is_looked_after_again() -> None:
     async def tell(it: ProviderWatch, service: Service) -> None:
         service.answering = fine

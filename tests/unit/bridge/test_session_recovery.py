@@ -261,7 +261,7 @@ def test_a_session_that_breaks_while_its_follower_opens_is_replaced_and_that_one
 
         first, second, third = FakeProvider(), FakeProvider(opening=late), FakeProvider()
         providers = iter([first, second, third])
-        model = Model(lambda: next(providers), told.append, lambda trouble: None)
+        model = Model(lambda: next(providers), told.append, lambda trouble, answered=True: None)
         running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
         await asyncio.sleep(0.1)
         model.open_reserve()
@@ -285,7 +285,7 @@ def test_a_session_that_has_been_given_up_tells_nothing_any_more() -> None:
         told: list[ev.Event] = []
         first, second = FakeProvider(), FakeProvider()
         providers = iter([first, second])
-        model = Model(lambda: next(providers), told.append, lambda trouble: None)
+        model = Model(lambda: next(providers), told.append, lambda trouble, answered=True: None)
         running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
         await asyncio.sleep(0.1)
         first.lost.set()
