@@ -314,6 +314,7 @@ class Call:
             return
         ending = self.goodbye.ending
         silent = not running.spoke and not running.called_tool
+        whole = event.status == "completed" and ending is None
         if event.status == "failed" or (silent and event.status in ("completed", "incomplete")):
             out.append(ev.Note("response_failed", event.reason or event.status))
             self.patience.drop_unheard(running.response_id, now, out)
@@ -328,7 +329,7 @@ class Call:
                 wanted = again(running)
                 wanted.tries += 1
                 self.parts.want(wanted)
-        elif event.status == "completed" and (cut := self.speaking.fell_silent(event.response_id)):
+        elif whole and (cut := self.speaking.fell_silent(event.response_id)):
             out.append(ev.Note("response_failed", "it fell silent"))
             out += cut
             self.recovery.try_again(again(running), now, out)

@@ -117,15 +117,14 @@ class Speaking:
         if item is None:
             return []
         item.speaks_itself = True
-        audio_ms = pcm_ms(len(event.pcm), self._provider_rate_hz)
-        if audible(event.pcm):
-            item.sounds, item.silent_ms = True, 0.0
-        else:
-            item.silent_ms += audio_ms
-            if item.silent_ms > PAUSE_MOST_MS:
-                # It would only stand in the way of what is said next.
-                return []
+        audio_ms, sounds = pcm_ms(len(event.pcm), self._provider_rate_hz), audible(event.pcm)
+        item.silent_ms = 0.0 if sounds else item.silent_ms + audio_ms
+        if item.silent_ms > PAUSE_MOST_MS:
+            # It would only stand in the way of what is said next.
+            return []
         item.audio_ms += audio_ms
+        if sounds:
+            item.sounds, item.sounds_ms = True, item.audio_ms
         return [Play(event.item_id, event.pcm, self._provider_rate_hz)]
 
     def words(self, event: AgentText) -> list[Command]:
@@ -166,8 +165,8 @@ class Speaking:
             ours = item.response_id == response_id and item.speaks_itself
             if ours and item.sounds and item.silent_ms >= FELL_SILENT_MS:
                 item.broken = True
-                sound_ms = int(item.audio_ms - PAUSE_MOST_MS)
-                out.append(CutItem(item.item_id, sound_ms, item.heard_text(sound_ms)))
+                heard_ms = int(item.sounds_ms)
+                out.append(CutItem(item.item_id, heard_ms, item.heard_text(heard_ms)))
         return out
 
     def play(self, item_id: str, clip: Clip) -> list[Command]:

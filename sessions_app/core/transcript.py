@@ -74,7 +74,8 @@ class AgentItem:
     speaks_itself: bool = False
     #: Of what came as audio, some can be heard.
     sounds: bool = False
-    #: So much of its audio, up to the last that came, is silence.
+    #: How much of its audio there was up to its last sound, and how much silence has come since.
+    sounds_ms: float = 0.0
     silent_ms: float = 0.0
     #: The rest of it will never come: its words may run ahead of its sound.
     broken: bool = False

@@ -307,15 +307,16 @@ def test_an_answer_of_nothing_but_silence_is_dropped_and_asked_for_again() -> No
     assert line.last_request().purpose is ev.Purpose.ANSWER
 
 
-def test_an_answer_that_falls_silent_is_gone_on_with() -> None:
+@pytest.mark.parametrize("pieces", [150, 5, 1])
+def test_an_answer_that_falls_silent_is_gone_on_with(pieces: int) -> None:
     """The rest of the words came, and for sound there was silence."""
     line = greeted(Line(clips=CLIPS))
     line.caller_says("u1", 1)
     line.started("r1")
     line.do(ev.AgentText("r1", "i1", "We are open from nine to five on every day of the week."))
     line.do(ev.AgentAudio("r1", "i1", pcm(600)))
-    for _ in range(150):
-        line.do(ev.AgentAudio("r1", "i1", silent_pcm(100)))
+    for _ in range(pieces):
+        line.do(ev.AgentAudio("r1", "i1", silent_pcm(15_000 / pieces)))
     line.do(ev.AgentItemDone("r1", "i1"), ev.ResponseDone("r1", "completed"))
     line.wait(1)
     request = line.last_request()
