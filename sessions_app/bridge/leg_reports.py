@@ -50,6 +50,7 @@ class LegReports:
                 return None
             return words.apology(agent, session.called, event_url)
         if (ended := self._manager.ended(call_uuid)) is not None:
+            self._manager.reconciler.led_on(call_uuid)
             return words.last_words(ended, event_url)
         try:
             record = await self._manager.mirror.query(

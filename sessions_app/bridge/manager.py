@@ -309,6 +309,9 @@ class SessionManager:
 
     def _removed(self, session: CallSession) -> None:
         logger.info("Closing and removing session from SessionManager")
+        if session.hang_up_failed:
+            region_url = self.plan_of(session.call_uuid).region_url
+            self.reconciler.left_up(session.call_uuid, region_url)
         if self._sessions.get(session.call_uuid) is session:
             del self._sessions[session.call_uuid]
             del self._plans[session.call_uuid]

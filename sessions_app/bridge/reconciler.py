@@ -46,6 +46,8 @@ class Reconciler:
         self._node = manager.node
         self._inquiry = Inquiry()
         self._lost: dict[str, lost.LostCall] = {}
+        #: Legs that were to be hung up and could not be, with the address of their region.
+        self._left_up: dict[str, str] = {}
         self._ghosts: Counter[Ghost] = Counter()
         self._asked = self._unanswered = self._in_a_row = 0
         self._looked_s: float | None = None
@@ -84,6 +86,18 @@ class Reconciler:
         self._lost[call.uuid] = call
         self._inquiry.orphaned(call.uuid, time.monotonic())
 
+    def left_up(self, uuid: str, region_url: str) -> None:
+        """A call has ended here, and the carrier could not be told. Its caller may still be there,
+        should the end of the media not have ended the call.
+        """
+        self._left_up[uuid] = region_url
+        self._inquiry.orphaned(uuid, time.monotonic())
+
+    def led_on(self, uuid: str) -> None:
+        """The carrier has asked what to do with that leg, and was told."""
+        if uuid in self._left_up:
+            self._inquiry.settled(uuid)
+
     # ------------------------------------------------------------------ the carrier
 
     async def run(self) -> None:
@@ -105,6 +119,7 @@ class Reconciler:
         self._looked_s = now
         uuid = self._inquiry.next(self._sessions(), now)
         self._lost = {each: call for each, call in self._lost.items() if self._is_orphan(each)}
+        self._left_up = {each: at for each, at in self._left_up.items() if self._is_orphan(each)}
         if uuid is None:
             return
         orphan = self._lost.get(uuid) if self._manager.get(uuid) is None else None
@@ -144,7 +159,7 @@ class Reconciler:
         elif self._manager.get(uuid) is not None:
             region_url = self._manager.plan_of(uuid).region_url
         else:
-            region_url = ""
+            region_url = self._left_up.get(uuid, "")
         self._asked += 1
         return await self._manager.suppliers.leg(uuid, region_url)
 
@@ -162,7 +177,21 @@ class Reconciler:
             session.setup.mirror.note(Ghost.SESSION_WITHOUT_LEG, f"the carrier says: {said}")
             session.handle(CallerGone())
         elif verdict is Verdict.RESCUE_LEG:
-            await self._rescue(self._lost[uuid])
+            if uuid in self._left_up:
+                await self._hang_up(uuid, self._left_up[uuid])
+            else:
+                await self._rescue(self._lost[uuid])
+
+    async def _hang_up(self, uuid: str, region_url: str) -> None:
+        try:
+            await self._manager.suppliers.hang_up(uuid, region_url, "")()
+        except VonageError as error:
+            with call_context(uuid):
+                logger.warning("the leg of a call that is over could not be hung up: %s", error)
+            return
+        self._inquiry.settled(uuid)
+        what = "the call is over and its caller was still on the line; his leg was hung up"
+        self.found(Ghost.LEG_WITHOUT_SESSION, uuid, what)
 
     # ------------------------------------------------------------------ callers of lost processes
 

@@ -142,6 +142,8 @@ class CallSession:
         self._socket_here = asyncio.Event()
         self._transfer_wanted = asyncio.Event()
         self._hang_up = False
+        #: The carrier could not be told to end the caller's leg.
+        self.hang_up_failed = False
         self._ending = asyncio.Event()
         self._released = asyncio.Event()
         self._deadline_moved = asyncio.Event()
@@ -249,6 +251,7 @@ class CallSession:
                 await self.setup.hang_up()
         except Exception as error:
             logger.warning("the caller's leg could not be hung up: %s", str(error) or "timed out")
+            self.hang_up_failed = True
             self.setup.mirror.note("hang_up_failed", str(error) or "timed out")
 
     def _finish(self, reason: ev.EndReason, *, hang_up: bool = False) -> None:

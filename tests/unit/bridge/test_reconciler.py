@@ -71,6 +71,7 @@ class StubSuppliers:
     hung_up: list[str] = field(default_factory=list)
     refuses: list[VonageError] = field(default_factory=list)
     http: Any = None
+    refuse_hang_ups: int = 0
     at_once: int = 0
     at_once_most: int = 0
 
@@ -96,6 +97,9 @@ class StubSuppliers:
 
     def hang_up(self, uuid: str, region_url: str, fault: str) -> Callable[[], Any]:
         async def hang_up() -> None:
+            if self.refuse_hang_ups:
+                self.refuse_hang_ups -= 1
+                raise VonageError("HTTP 503", retryable=True)
             self.hung_up.append(uuid)
 
         return hang_up
@@ -283,6 +287,27 @@ def test_the_caller_of_a_lost_call_who_is_still_there_is_led_to_words(house: Bui
         assert it.ghosts == {"row_of_lost_process": 1, "leg_without_session": 1}
         assert it.notes == [("u-1", "leg_without_session", "led to an apology by here")]
         assert len(it.suppliers.asked) == 1
+
+    clockwork.run(story())
+
+
+@pytest.mark.parametrize("then", ["up", "up, and refuses once", "over", "led on"])
+def test_a_leg_that_could_not_be_hung_up_is_hung_up_when_the_carrier_is_back(
+    house: Build, then: str
+) -> None:
+    async def story() -> None:
+        it = house(lambda uuid: leg("completed" if then == "over" else "answered"))
+        it.suppliers.refuse_hang_ups = int(then == "up, and refuses once")
+        it.it.left_up("u-1", "https://api-eu.vonage.com")
+        await it.works(4)
+        if then == "led on":
+            it.it.led_on("u-1")
+        await it.works(30)
+        hung_up = then.startswith("up")
+        assert it.suppliers.hung_up == ["u-1"] * hung_up
+        assert it.ghosts == ({"leg_without_session": 1} if hung_up else {})
+        assert {region for _, _, region in it.suppliers.asked} <= {"https://api-eu.vonage.com"}
+        assert it.it._left_up == {} and it.suppliers.led == []
 
     clockwork.run(story())
 
