@@ -23,7 +23,13 @@ OF_VOICE = {Fault.VOICE_REFUSED, Fault.VOICE_STALLS}
 OF_OWN_VOICE = {Fault.SILENT_AUDIO, Fault.FALLS_SILENT, Fault.TEXT_ONLY, Fault.TEXT_ALWAYS}
 OF_PHONE = {Fault.HALF_DEAD, Fault.FROZEN_PHONE, Fault.ABORTED, Fault.HUNG_UP}
 DEAD_PHONES = {Fault.HALF_DEAD, Fault.FROZEN_PHONE}
-FOR_GOOD = {Fault.QUOTA, Fault.REFUSED_AFTER_DROP, Fault.FAILS_ALWAYS, Fault.DEAF_ALWAYS}
+FOR_GOOD = {
+    Fault.QUOTA,
+    Fault.REFUSED_AFTER_DROP,
+    Fault.FAILS_ALWAYS,
+    Fault.DEAF_ALWAYS,
+    Fault.MUTE_ALWAYS,
+}
 RECOVERABLE = set(Fault) - OF_PHONE - FOR_GOOD
 
 #: A socket that is not open yet cannot break.
@@ -51,6 +57,9 @@ def test_the_promise_is_kept(fault: Fault, phase: Phase, speaks: bool) -> None:
     assert end is not None, "the call goes on for ever"
     if speaks and fault is not Fault.TEXT_ALWAYS:
         assert not world.all(ev.ChangeVoice), "its own voice can be heard"
+    if fault is Fault.NEARS_ITS_END and phase in (Phase.CALLER_SPEAKING, Phase.AGENT_SPEAKING):
+        assert world.notes().count("session_renewed") == 1
+        assert "silence_broken" not in world.notes(), "it was heard"
     if fault in RECOVERABLE:
         assert end.reason is ev.EndReason.AGENT_ENDED, end
         assert world.turn >= 4, "the conversation did not go on"

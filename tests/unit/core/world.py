@@ -46,6 +46,9 @@ class Fault(StrEnum):
     FROZEN = "model: says nothing any more"
     DEAF = "model: hears nothing any more"
     DEAF_ALWAYS = "model: hears nothing, always"
+    MUTE = "model: makes no response any more"
+    MUTE_ALWAYS = "model: makes no response, always"
+    NEARS_ITS_END = "model: session to be renewed"
     SILENT_AUDIO = "model: silence instead of speech, once"
     FALLS_SILENT = "model: silence instead of the rest of an answer"
     TEXT_ONLY = "model: text instead of speech, once"
@@ -81,6 +84,7 @@ class Model:
     running: str = ""
     hears: bool = True
     frozen: bool = False
+    mute: bool = False
     turns: int = 0
     responses: int = 0
     #: What was told of the conversation to the newest session.
@@ -111,7 +115,7 @@ class World(Line):
         self.fails = 0
         self.fails_always = self.silent_once = self.text_once = self.text_always = False
         self.incomplete_once = self.stalls_once = self.falls_silent_once = False
-        self.model_away = self.model_slow = False
+        self.model_away = self.model_slow = self.reserve = False
         self.speaking = False
         self.caller_gone = False
         self.half_dead = False
@@ -256,12 +260,15 @@ class World(Line):
             lost = ev.ProviderLost("no connection", retryable=True)
             self.of_session(1.5, lambda: self.do(lost))
             return
-        self.of_session(3.0 if self.model_slow else 0.35, self.came)
+        reserve, self.reserve = self.reserve, False
+        self.of_session(0.0 if reserve else 3.0 if self.model_slow else 0.35, self.came)
 
     def came(self) -> None:
         self.model.ready = True
         if self.fault is not Fault.DEAF_ALWAYS:
             self.model.hears = True
+        if self.fault is not Fault.MUTE_ALWAYS:
+            self.model.mute = False
         self.do(ev.ProviderReady(3600.0))
         replays = self.call._retaining and self.model.hears
         if replays and not self.call.over:
@@ -272,6 +279,8 @@ class World(Line):
                 self.heard_turn(0.2)
 
     def respond(self, request_id: str, purpose: ev.Purpose = ev.Purpose.ANSWER) -> None:
+        if self.model.mute:
+            return
         if self.model.running or not self.model.ready:
             if request_id:
                 self.do(ev.RequestRefused(request_id, busy=True, reason="busy"))
@@ -370,6 +379,8 @@ class World(Line):
                     self.of_session(0.05, lambda: self.over(command.response_id, "cancelled"))
             case ev.SpeakClause():
                 self.of_clause(command)
+            case ev.OpenReserve():
+                self.after(0.35, self.opens_reserve)
             case ev.Reconnect():
                 self.connect()
             case ev.TransferToPerson():
@@ -378,6 +389,10 @@ class World(Line):
                 self.model.told.append(command)
             case ev.EndCall(hang_up=hang_up):
                 self.hung_up_s = self.now if hang_up else None
+
+    def opens_reserve(self) -> None:
+        self.reserve = True
+        self.do(ev.ReserveOpened())
 
     def transferred(self) -> None:
         self.transferred_s = self.now
@@ -418,6 +433,9 @@ class World(Line):
             Fault.FROZEN: lambda: self.set_model(frozen=True),
             Fault.DEAF: lambda: self.set_model(hears=False),
             Fault.DEAF_ALWAYS: lambda: self.set_model(hears=False),
+            Fault.MUTE: lambda: self.set_model(mute=True),
+            Fault.MUTE_ALWAYS: lambda: self.set_model(mute=True),
+            Fault.NEARS_ITS_END: self.nears_its_end,
             Fault.SILENT_AUDIO: lambda: self.set(silent_once=True),
             Fault.FALLS_SILENT: lambda: self.set(falls_silent_once=True),
             Fault.TEXT_ONLY: lambda: self.set(text_once=True),
@@ -454,6 +472,11 @@ class World(Line):
         self.model.ready, self.model.running = False, ""
         self.model.session += 1
         self.do(ev.ProviderLost(why, retryable))
+
+    def nears_its_end(self) -> None:
+        """As the call knows it from the beginning of the session."""
+        model = self.call.model
+        model._renew_at_s, model._last_call_s = self.now, self.now + 30.0
 
     def dies_by_half(self) -> None:
         self.half_dead = True
