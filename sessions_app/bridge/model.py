@@ -16,6 +16,8 @@ from typing import Protocol
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.core.errors import ProviderError
 from sessions_app.core.events import (
+    AgentAudio,
+    AgentText,
     Event,
     ProviderCommand,
     ProviderLost,
@@ -60,6 +62,8 @@ class Model:
         self._opening: Provider | None = None
         self._again = asyncio.Event()
         self._reserve_wanted = asyncio.Event()
+        #: The last response of which something came.
+        self._answer = ""
         self.opened = False
 
     @property
@@ -153,10 +157,13 @@ class Model:
 
     def _tell(self, provider: Provider, event: Event) -> None:
         # That it lets us in says little: one without money does, and then refuses every answer.
-        if isinstance(event, ResponseDone) and event.status == "completed":
-            self._fares("")
-        elif isinstance(event, ResponseDone) and event.status == "failed" and not event.retryable:
-            self._fares(event.reason or "its responses fail")
+        match event:
+            case AgentAudio(response_id=answer) | AgentText(response_id=answer):
+                if answer != self._answer:
+                    self._answer = answer
+                    self._fares("")
+            case ResponseDone(status="failed", retryable=False):
+                self._fares(event.reason or "its responses fail")
         if provider is self._live:
             self._emit(event)
 
