@@ -172,21 +172,19 @@ def test_where_the_transfer_fails_the_caller_hears_an_apology_and_is_hung_up_on(
     run(story())
 
 
-def renewing(world: World) -> CallSession:
-    """A call whose session lasts five seconds."""
+async def renewing(world: World) -> tuple[CallSession, asyncio.Task[None]]:
+    """A call whose session lasts five seconds, and that has been greeted."""
     world.provider.life_s = 5.0
-    return world.session()
+    session, task = await in_talk(world)
+    greet(world.provider)
+    return session, task
 
 
 def test_a_session_is_renewed_by_one_that_was_opened_beside_it() -> None:
     async def story() -> None:
         second = FakeProvider(opening=slow)
         world = World(FakeProvider(), later=[second], clips=CLIPS)
-        session = renewing(world)
-        task = asyncio.create_task(session.run())
-        session.open_media(world.socket)
-        await asyncio.sleep(0.1)
-        greet(world.provider)
+        session, task = await renewing(world)
         opened_s = 0.0
         while second.emit is None:
             session.take_frame(bytes(320))
@@ -211,11 +209,7 @@ def test_a_renewal_that_fails_leaves_the_session_there_is() -> None:
         gone = fails(ProviderError("HTTP 503", retryable=True))
         later = [FakeProvider(opening=gone), FakeProvider()]
         world = World(FakeProvider(), later=later, clips=CLIPS)
-        session = renewing(world)
-        task = asyncio.create_task(session.run())
-        session.open_media(world.socket)
-        await asyncio.sleep(0.1)
-        greet(world.provider)
+        session, task = await renewing(world)
         await asyncio.sleep(4.5)
         assert later[0].closed == 1 and world.provider.closed == 0
         assert "renewal_failed" in [note.kind for note in world.mirror.notes]
@@ -234,11 +228,7 @@ def test_what_is_in_reserve_is_closed_with_the_call(when: str) -> None:
     async def story() -> None:
         second = FakeProvider(opening=hangs if when == "it opens" else fine)
         world = World(FakeProvider(), later=[second], clips=CLIPS)
-        session = renewing(world)
-        task = asyncio.create_task(session.run())
-        session.open_media(world.socket)
-        await asyncio.sleep(0.1)
-        greet(world.provider)
+        session, task = await renewing(world)
         await asyncio.sleep(3.5)
         session.handle(ev.SpeechStarted("u1"))  # no moment to change places
         session._model.open_reserve()
