@@ -48,9 +48,10 @@ class LegReports:
                 session.handle(MediaClosed(clean=False))
             if session.end_reason is EndReason.TRANSFERRED:
                 return None
+            self._note_led(call_uuid)
             return words.apology(agent, session.called, event_url)
         if (ended := self._manager.ended(call_uuid)) is not None:
-            self._manager.reconciler.led_on(call_uuid)
+            self._note_led(call_uuid)
             return words.last_words(ended, event_url)
         try:
             record = await self._manager.mirror.query(
@@ -61,16 +62,21 @@ class LegReports:
             record = None
         if record is None:
             return words.sorry()
-        # Should its process have been lost: the caller is in good hands, nobody needs to look.
-        self._manager.mirror.report(
-            rows.CarrierReport(
-                record.uuid, timezone.now(), LED_TO_WORDS, {}, ended=False, elsewhere=False
-            )
-        )
+        self._note_led(record.uuid)
         agent = record.agent.profile() if record.agent else AgentProfile()
         if record.end_reason:
             return words.last_words(ended_by(record, agent), event_url)
         return words.apology(agent, record.called, event_url)
+
+    def _note_led(self, call_uuid: str) -> None:
+        """Should its process be lost, or the hang-up of its leg fail: the caller is in good hands,
+        nobody needs to look.
+        """
+        self._manager.mirror.report(
+            rows.CarrierReport(
+                call_uuid, timezone.now(), LED_TO_WORDS, {}, ended=False, elsewhere=False
+            )
+        )
 
     def caller_leg(
         self, call_uuid: str, status: str, fields: dict[str, Any], *, ended: bool

@@ -62,8 +62,8 @@ class Model:
         self._opening: Provider | None = None
         self._again = asyncio.Event()
         self._reserve_wanted = asyncio.Event()
-        #: The last response of which something came.
-        self._answer = ""
+        #: Something has come of this conversation.
+        self._answered = False
         self.opened = False
 
     @property
@@ -136,6 +136,7 @@ class Model:
     async def _converse(self, inbox: Inbox, opened: bool) -> None:
         """One conversation, from handshake, or from where it was opened in reserve, to end."""
         provider = self._live = self._provider
+        self._answered = False
         tell = partial(self._tell, provider)
         try:
             if not opened:
@@ -156,16 +157,17 @@ class Model:
             tell(ProviderLost(str(error), error.retryable))
 
     def _tell(self, provider: Provider, event: Event) -> None:
+        if provider is not self._live:
+            return
         # That it lets us in says little: one without money does, and then refuses every answer.
         match event:
-            case AgentAudio(response_id=answer) | AgentText(response_id=answer):
-                if answer != self._answer:
-                    self._answer = answer
-                    self._fares("")
+            case AgentAudio() | AgentText() if not self._answered:
+                # Later ones vouch for this session only, not for those that are still to be made.
+                self._answered = True
+                self._fares("")
             case ResponseDone(status="failed", retryable=False):
                 self._fares(event.reason or "its responses fail")
-        if provider is self._live:
-            self._emit(event)
+        self._emit(event)
 
     async def _close_former(self) -> None:
         while self._former:

@@ -93,11 +93,6 @@ class Reconciler:
         self._left_up[uuid] = region_url
         self._inquiry.orphaned(uuid, time.monotonic())
 
-    def led_on(self, uuid: str) -> None:
-        """The carrier has asked what to do with that leg, and was told."""
-        if uuid in self._left_up:
-            self._inquiry.settled(uuid)
-
     # ------------------------------------------------------------------ the carrier
 
     async def run(self) -> None:
@@ -124,6 +119,8 @@ class Reconciler:
             return
         orphan = self._lost.get(uuid) if self._manager.get(uuid) is None else None
         if orphan is not None and not await self._nobody_has(orphan):
+            return
+        if uuid in self._left_up and await self._led_on(uuid):
             return
         try:
             leg = await self._ask(uuid, orphan)
@@ -181,6 +178,16 @@ class Reconciler:
                 await self._hang_up(uuid, self._left_up[uuid])
             else:
                 await self._rescue(self._lost[uuid])
+
+    async def _led_on(self, uuid: str) -> bool:
+        """Whether the carrier has asked what to do with the leg, and was told; or nobody knows."""
+        try:
+            led = await self._manager.mirror.query(lambda: lost.led_to_words(uuid), QUERY_TIMEOUT_S)
+        except (DatabaseError, TimeoutError):
+            return True
+        if led:
+            self._inquiry.settled(uuid)
+        return led
 
     async def _hang_up(self, uuid: str, region_url: str) -> None:
         try:

@@ -305,12 +305,8 @@ class CallSession:
                 )
             self.bad_frames += 1
             return
-        self._call.heard_caller_s = self._clock()
-        self._hear(frame)
-
-    def _hear(self, frame: bytes) -> None:
+        self._call.heard_caller_s = now = self._clock()
         self._inbox.put(frame)
-        now = self._clock()
         if (speaking := self._ear.hear(frame, now)) is not None:
             spoken_ms = self._ear.loud_frames * FRAME_MS
             self.handle(ev.CallerAudible(speaking, spoken_ms))
@@ -389,7 +385,9 @@ class CallSession:
                 self._inbox.retain(command.retain)
             case ev.FeedSilence():
                 for _ in range(round(command.audio_ms / FRAME_MS)):
-                    self._hear(bytes(self.setup.frame_bytes))
+                    self._inbox.put(bytes(self.setup.frame_bytes))
+                if self._ear.fall_silent():
+                    self.handle(ev.CallerAudible(False, self._ear.loud_frames * FRAME_MS))
             case ev.OpenReserve():
                 self._model.open_reserve()
             case ev.Reconnect():

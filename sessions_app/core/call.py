@@ -21,7 +21,7 @@ from sessions_app.core.memory import Memory
 from sessions_app.core.modelsession import ModelSession
 from sessions_app.core.parts import Parts
 from sessions_app.core.patience import Patience
-from sessions_app.core.phoneline import PhoneLine
+from sessions_app.core.phoneline import FEED_S, PhoneLine
 from sessions_app.core.phrases import Clips, Phrase
 from sessions_app.core.playback import Playback
 from sessions_app.core.recovery import TRIES_MOST, Recovery
@@ -32,8 +32,6 @@ from sessions_app.core.usage import UsageSum
 
 #: A tick that comes so late means that this process, or its machine, stood still.
 ASLEEP_S = 1.0
-#: Of silence, beyond what the model's turn detection wants to hear.
-FEED_MORE_MS = 200
 
 
 class Call:
@@ -415,7 +413,7 @@ class Call:
             out.append(ev.AskPhone())
         if (feed_at := self._feed_silence_at_s()) is not None and now >= feed_at:
             self.phone.fed_silence(now)
-            out.append(ev.FeedSilence(self.agent.vad_silence_ms + FEED_MORE_MS))
+            out.append(ev.FeedSilence(round(FEED_S * 1000)))
         silent_at, dead_at = self.phone.silent_at_s(), self._dead_at_s(now)
         if now >= opened_s + self._max_s:
             self._end(ev.EndReason.MAX_DURATION, now, out, hang_up=True)

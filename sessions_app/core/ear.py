@@ -64,6 +64,14 @@ class Ear:
             return True
         return None
 
+    def fall_silent(self) -> bool:
+        """The phone sends nothing any more: whether he had been speaking. What is not there teaches
+        nothing about the noise around him.
+        """
+        was_speaking, self.speaking = self.speaking, False
+        self._recent.clear()
+        return was_speaking
+
     def _learn(self, rms: float) -> None:
         self._tenth.append(rms)
         if len(self._tenth) == _FRAMES_A_TENTH:

@@ -25,7 +25,7 @@ WORDS_MS = 500.0
 #: So much is a sentence.
 LONG_MS = 1000.0
 #: Nobody speaks for so long, without a pause that a model would notice, too softly for our ear;
-#: and after so long, he may hear a word from us if he does.
+#: and after so long, he may hear one word from us if he does.
 SOFTLY_S = 20.0
 SOFTLY_TOLD_S = 8.0
 #: Nobody speaks for so long without a pause that our ear would notice: it hears a radio.
@@ -49,6 +49,7 @@ class Guard:
         #: So long after the caller's last word a healthy model may take to say that he is done.
         self._turn_end_s = SEMANTIC_WAIT_S if semantic else agent.vad_silence_ms / 1000
         self._fillers = 0
+        self._filled_s = -math.inf
         #: The last moment at which the caller himself was to be heard.
         self._caller_s = -math.inf
         self._ear_began_s = self._model_began_s = self._model_ended_s = -math.inf
@@ -165,11 +166,13 @@ class Guard:
         at_s = heard_s + self._limits.silence_s
         if not caller_speaks or self.audible:
             return at_s
-        return max(at_s, self.done_speaking_s(SOFTLY_TOLD_S))
+        told = self._filled_s >= self._model_began_s
+        return max(at_s, self.done_speaking_s(SOFTLY_S if told else SOFTLY_TOLD_S))
 
-    def filler(self) -> tuple[str, Clip]:
+    def filler(self, now: float) -> tuple[str, Clip]:
         """What is said into the silence this time: a name for it, and the words."""
         self._fillers += 1
+        self._filled_s = now
         phrase = Phrase.ONE_MOMENT if self._fillers % 3 == 1 else Phrase.STILL_HERE
         clip = self._clips.get(phrase) or self._clips.get(Phrase.ONE_MOMENT)
         assert clip is not None

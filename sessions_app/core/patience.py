@@ -152,6 +152,7 @@ class Patience:
         that did not even do that is given up for another session at once.
         """
         parts = self._parts
+        self._stalled_s = None
         wanted, cancel = parts.responses.give_up()
         if cancel is not None:
             out.append(cancel)
@@ -199,7 +200,9 @@ class Patience:
     def _stuck_at_s(self) -> float | None:
         """When a model that does not notice the end of the caller's turn is given up."""
         parts = self._parts
-        return parts.guard.stuck_at_s() if parts.listening.caller_speaks else None
+        if not parts.listening.caller_speaks or parts.phone.muted:
+            return None
+        return parts.guard.stuck_at_s()
 
     # ------------------------------------------------------------------ the caller
 
@@ -243,7 +246,7 @@ class Patience:
             or not parts.responses.idle
             or parts.responses.due_since_s is not None
             or not parts.speaking.complete
-            or parts.guard.unheard_s is not None
+            or (parts.guard.unheard_s is not None and not parts.phone.muted)
             or (parts.unanswered and not parts.model.ready)
             or (parts.goodbye.ending is not None and not parts.goodbye.said)
             or parts.listening.caller_speaks
@@ -258,7 +261,7 @@ class Patience:
         if (running := parts.responses.running) is not None:
             # Else what is said now would stand behind it.
             self.drop_unheard(running.response_id, now, out)
-        item_id, clip = parts.guard.filler()
+        item_id, clip = parts.guard.filler(now)
         out.append(ev.Note("silence_broken", clip.phrase.value))
         out += parts.speaking.play(item_id, clip)
         # Until it is on its way to the phone, the silence must not count as unbroken.

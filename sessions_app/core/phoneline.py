@@ -15,6 +15,10 @@ HALF_DEAD_S = 1.2
 FROZEN_S = 1.6
 #: It has stopped sending if its last frame is so old; then a mark asks whether it is there.
 FRESH_S = 1.0
+#: A line that stalls goes on after a moment, with all that was said; one that does not by then is
+#: silent. It is fed so much silence at a time, as it would have sent.
+STALLED_S = 2.0
+FEED_S = 0.7
 
 
 class PhoneLine:
@@ -78,13 +82,13 @@ class PhoneLine:
         return self.heard_s + FRESH_S
 
     def feed_silence_at_s(self) -> float | None:
-        """When one who waits for the end of the caller's turn is to hear silence, once for each
-        gap: a muted leg sends nothing (reference: media:update), and without any sound, not even
-        silence, a turn never ends.
+        """When one who waits for the end of the caller's turn is to hear `FEED_S` of silence: a
+        muted leg sends nothing (reference: media:update), and without any sound, not even silence,
+        a turn never ends.
         """
         if self._fed_silence_s >= self.heard_s:
-            return None
-        return self.heard_s + (PAUSE_S if self.muted else FRESH_S)
+            return self._fed_silence_s + FEED_S
+        return self.heard_s + (PAUSE_S if self.muted else STALLED_S)
 
     def dead_at_s(self, now: float) -> float | None:
         """When a phone that returns no marks any more, sending or not, has to be given up."""

@@ -92,7 +92,7 @@ class Recovery:
             out.append(ev.Note("voice_failed", "the model writes and is not heard"))
             self._change_voice(out, own=False)
             # It is the voice that is new, not the model: there is still a new session to be had.
-            wanted.tries -= 1
+            wanted.tries, wanted.since_s, wanted.mute = TRIES_MOST - 1, None, False
             parts.want(wanted)
         elif wanted.tries == TRIES_MOST:
             self.begin_anew(wanted, now, out)

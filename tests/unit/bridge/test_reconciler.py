@@ -301,7 +301,7 @@ def test_a_leg_that_could_not_be_hung_up_is_hung_up_when_the_carrier_is_back(
         it.it.left_up("u-1", "https://api-eu.vonage.com")
         await it.works(4)
         if then == "led on":
-            it.it.led_on("u-1")
+            it.led_to_words = True
         await it.works(30)
         hung_up = then.startswith("up")
         assert it.suppliers.hung_up == ["u-1"] * hung_up

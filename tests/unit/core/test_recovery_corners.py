@@ -7,7 +7,7 @@ import pytest
 from sessions_app.core import events as ev
 from sessions_app.core.ear import PAUSE_S
 from sessions_app.core.limits import Limits
-from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, pcm, silent_pcm
+from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, greeted, pcm, silent_pcm
 
 PERSON = "442079460111"
 
@@ -325,12 +325,12 @@ def test_a_caller_who_mutes_himself_in_mid_turn_is_heard_to_fall_silent_and_answ
     line.wait(0.5)
     line.do(ev.MediaMuted(muted=True))
     line.wait(0.9)
-    assert line.all(ev.FeedSilence) == [ev.FeedSilence(700)], "VAD's silence and a little more"
+    assert line.all(ev.FeedSilence) == [ev.FeedSilence(700)]
     line.do(ev.SpeechStopped("u1"), ev.CallerAudible(speaking=False, spoken_ms=900))
     line.wait(0.3)
     line.answer("r1", "i1", "Of course.", 1000)
     line.wait(30)
-    assert len(line.all(ev.FeedSilence)) == 1
+    assert len(line.all(ev.FeedSilence)) == 1, "nobody waits for the end of a turn any more"
     assert not line.all(ev.Reconnect) and "silence_broken" not in line.notes()
     assert not line.turn("i1").interrupted
 
@@ -345,15 +345,74 @@ def test_a_muted_caller_who_waits_is_not_left_in_silence() -> None:
     assert line.all(ev.Reconnect), "a model that says nothing is given up as ever"
 
 
-def test_a_line_that_sends_nothing_in_mid_turn_is_heard_to_fall_silent_once() -> None:
+def test_a_line_that_sends_nothing_in_mid_turn_is_heard_to_fall_silent() -> None:
     line = talk()
     line.do(ev.SpeechStarted("u1"))
     line.wait(0.5)
     line.caller_sends = False
-    line.wait(0.9)
+    line.wait(1.9)
     assert not line.all(ev.FeedSilence), "it may be a lump"
-    line.wait(2.0)
-    assert line.all(ev.FeedSilence) == [ev.FeedSilence(700)]
+    line.wait(3.0)
+    fed = [done for done in line.done if isinstance(done.command, ev.FeedSilence)]
+    assert len(fed) == 5, "as much as a line would have sent, and no more"
+    assert fed[-1].at_s - fed[0].at_s == pytest.approx(4 * 0.7, abs=0.01)
+
+
+def test_a_model_that_waits_long_for_more_is_given_that_long_by_a_muted_phone() -> None:
+    line = talk()
+    line.caller_sends = False
+    line.do(ev.SpeechStarted("u1"), ev.MediaMuted(muted=True))
+    line.wait(30)
+    assert not line.all(ev.Reconnect) and line.end() is None
+    assert len(line.all(ev.FeedSilence)) > 40
+
+
+def test_a_cough_before_a_mute_owes_nobody_an_answer() -> None:
+    line = talk()
+    line.do(ev.CallerAudible(speaking=True))
+    line.wait(1.0)
+    line.do(ev.CallerAudible(speaking=False, spoken_ms=300), ev.MediaMuted(muted=True))
+    line.caller_sends = False
+    line.wait(60)
+    assert "silence_broken" not in line.notes()
+
+
+def test_a_soft_speaker_is_talked_to_once() -> None:
+    line = talk()
+    line.do(ev.SpeechStarted("u1"))
+    line.wait(19.9)
+    assert line.notes() == ["silence_broken"]
+
+
+def test_an_answer_in_a_new_voice_is_given_its_whole_time() -> None:
+    line = Line(agent(nudge_after_s=120), Limits(), spare_voice=True, clips=CLIPS)
+    greeted(line)
+    line.caller_says("u1", 1.0, "Question?")
+    for number in range(1, 3):
+        line.started(f"r{number}", line.last_request().request_id if number > 1 else "")
+        line.do(ev.AgentText(f"r{number}", f"i{number}", "Words."))
+        while len(line.requests()) == number:
+            line.wait(0.1)
+    assert line.all(ev.ChangeVoice) == [ev.ChangeVoice(own=False)]
+    line.wait(3.5)
+    assert not line.all(ev.Reconnect)
+
+
+def test_a_new_answer_that_begins_softly_is_not_the_old_one_that_stalled() -> None:
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    line.started("r1")
+    line.do(ev.AgentAudio("r1", "i1", pcm(300)))
+    while len(line.requests()) == 0:
+        line.wait(0.1)
+    assert "silence_broken" in line.notes()
+    line.started("r2", line.last_request().request_id)
+    line.do(ev.AgentAudio("r2", "i2", silent_pcm(100)))
+    line.wait(0.3)
+    line.do(ev.AgentAudio("r2", "i2", pcm(1000)), ev.AgentItemDone("r2", "i2"))
+    line.do(ev.ResponseDone("r2", "completed"))
+    line.wait(3)
+    assert line.turn("i2").to_ms is not None and not line.turn("i2").interrupted
 
 
 def test_a_radio_beside_the_caller_keeps_nobody_waiting_for_an_answer() -> None:
