@@ -26,6 +26,7 @@ refuse_on_mistakes()
 silence_access_log()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
@@ -35,6 +36,9 @@ from sessions_app.consumers import MediaConsumer  # noqa: E402
 from sessions_app.live.routing import websocket_urlpatterns  # noqa: E402
 
 logger = logging.getLogger("callcenter.asgi")
+
+# Redis's client takes a third of a second to import, which would hold the loop in the first call.
+get_channel_layer()
 
 _pages = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
 

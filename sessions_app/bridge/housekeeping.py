@@ -155,7 +155,8 @@ class _Keeper:
             cut = await self._manager.cut_off()
         finally:
             self._cutting = False
-        logger.warning("%d calls were cut off by the drain", cut)
+        if cut:
+            logger.warning("%d calls were cut off by the drain", cut)
 
     def away(self, error: BaseException) -> None:
         if not self._told_away:

@@ -153,12 +153,12 @@ class SessionManager:
         return await self.cut_off()
 
     async def cut_off(self) -> int:
-        """End every live call, its caller's leg too; gives how many."""
-        cut = list(self._sessions.values())
-        for session in cut:
+        """End every live call, its caller's leg too; gives how many that were not ending anyway."""
+        live = list(self._sessions.values())
+        for session in live:
             session.handle(EndRequested(EndReason.DRAINED, politely=True))
-        await asyncio.gather(*(session.wait_released() for session in cut))
-        return len(cut)
+        await asyncio.gather(*(session.wait_released() for session in live))
+        return sum(session.end_reason is EndReason.DRAINED for session in live)
 
     async def _close_all(self, reason: EndReason) -> None:
         await asyncio.gather(*(s.close(reason) for s in list(self._sessions.values())))
@@ -309,9 +309,7 @@ class SessionManager:
 
     def _removed(self, session: CallSession) -> None:
         logger.info("Closing and removing session from SessionManager")
-        if session.hang_up_failed:
-            region_url = self.plan_of(session.call_uuid).region_url
-            self.reconciler.left_up(session.call_uuid, region_url)
+        plan = self._plans.get(session.call_uuid)
         if self._sessions.get(session.call_uuid) is session:
             del self._sessions[session.call_uuid]
             del self._plans[session.call_uuid]
@@ -319,6 +317,8 @@ class SessionManager:
             ended = Ended(session.end_reason, session.setup.agent, session.called)
             self.remember(session.call_uuid, ended)
         logger.info("Session removed. Active sessions: %d", len(self._sessions))
+        if session.hang_up_failed and plan is not None:
+            self.reconciler.left_up(session.call_uuid, plan.region_url)
 
     def remember(self, call_uuid: str, ended: Ended) -> None:
         """Keep how a call ended, or was refused: the same webhook again gets the same words."""

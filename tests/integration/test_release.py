@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +11,7 @@ from functools import partial
 import pytest
 
 from tests.fakes import recordings
-from tests.fakes.openai import RealtimeConnection, Reply, Script
+from tests.fakes.openai import Reply, Script
 from tests.fakes.stage import stage
 from tests.fakes.vonage import PhoneCall, RestMode
 from tests.fakes.waiting import eventually
@@ -243,58 +242,6 @@ def test_an_operators_hang_up_ends_the_callers_leg(house: House) -> None:
 
 
 # ---------------------------------------------------------------------- the process ends
-
-
-async def converses(phone: PhoneCall, conn: RealtimeConnection) -> None:
-    await quiet(phone)
-    asked_s = time.monotonic()
-    await conn.caller_said("Are you still there?")
-    await phone.wait_for_voice(since_s=asked_s)
-
-
-def test_a_drain_lets_the_live_call_finish_and_turns_new_ones_away() -> None:
-    async def scenario() -> None:
-        async with stage(env={"DRAIN_SECONDS": "20"}) as s:
-            rows = Rows.of(s.server)
-            async with s.call() as phone:
-                await phone.wait_for_voice()
-                conn = await s.connection_of(phone)
-                s.server.process.signal(signal.SIGTERM)
-                await s.server.wait_for_log("draining")
-                assert (await s.server.ahealth())["status"] == "draining"
-                async with s.call() as late:
-                    assert "sorry" in (await late.wait_for_talk()).lower()
-                    await late.wait_ended()
-                    assert late.media_legs == []
-                await converses(phone, conn)
-                assert s.server.process.exit_code is None
-                await phone.hang_up()
-            left_s = time.monotonic()
-            code = await s.server.aterminate(15)
-            assert code == 0 and time.monotonic() - left_s < 8
-            assert rows.call(phone.uuid)["end_reason"] == "caller_hung_up"
-            assert end_lines(s.server, phone.uuid, "openai") == []
-            assert s.openai.open_sockets == 0 and s.violations() == []
-
-    asyncio.run(scenario())
-
-
-def test_a_drain_that_has_waited_long_enough_ends_the_call() -> None:
-    async def scenario() -> None:
-        async with stage(env={"DRAIN_SECONDS": "1"}) as s:
-            rows = Rows.of(s.server)
-            async with s.call() as phone:
-                await phone.wait_for_voice()
-                code = await s.server.aterminate(20)
-                assert code == 3
-                await phone.wait_ended()
-                assert phone.ended_by == "platform"
-            row = rows.call(phone.uuid)
-            assert row["end_reason"] == "drained" and row["ended_at"] is not None
-            assert end_lines(s.server, phone.uuid, "openai") == []
-            assert s.openai.open_sockets == 0
-
-    asyncio.run(scenario())
 
 
 def test_a_killed_process_leaves_no_ghost() -> None:

@@ -25,6 +25,7 @@ from sessions_app.core.phrases import Clip, Phrase
 from sessions_app.prepared.shelf import Shelf
 from sessions_app.prepared.wording import wanted
 from sessions_app.providers.base import Provider, Voice
+from sessions_app.telephony.vonage.client import VonageError
 from tests.unit.bridge.fakes import Act, FakeProvider, Lines, fine, hangs, log_lines, slow, until
 
 
@@ -37,7 +38,7 @@ class StubSuppliers:
         self.providers: list[FakeProvider] = []
         self.hung_up: list[str] = []
         self.closing: Act = fine
-        self.broken = False
+        self.broken = self.carrier_away = False
 
     def provider(
         self, uuid: str, caller: str, agent: AgentProfile, fault: str
@@ -61,6 +62,8 @@ class StubSuppliers:
 
     def hang_up(self, uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
         async def hang_up() -> None:
+            if self.carrier_away:
+                raise VonageError("HTTP 503", retryable=True)
             self.hung_up.append(uuid)
 
         return hang_up
@@ -349,6 +352,23 @@ def test_shutdown_closes_every_call_and_leaves_no_task(house: Build) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("carrier_away", [True, False])
+def test_a_leg_that_could_not_be_hung_up_is_looked_after(house: Build, carrier_away: bool) -> None:
+    async def story() -> None:
+        building = house()
+        building.suppliers.carrier_away = carrier_away
+        async with building as manager:
+            plan = CallPlan(region_url="https://api-eu.vonage.com")
+            session = await manager.begin("u-1", "", "", None, plan)
+            session.handle(ev.EndRequested(ev.EndReason.OPERATOR))
+            await session.wait_released()
+            left = {"u-1": "https://api-eu.vonage.com"} if carrier_away else {}
+            assert manager.reconciler._left_up == left
+            assert manager.get_active_session_count() == 0
+
+    asyncio.run(story())
+
+
 def test_a_drain_waits_for_the_live_calls_and_takes_no_new_ones(house: Build) -> None:
     async def story() -> None:
         building = house()
@@ -373,6 +393,18 @@ def test_a_drain_that_takes_too_long_hangs_up_on_who_is_left(house: Build) -> No
             assert await manager.drain(0.1) == 2
             assert first.end_reason is ev.EndReason.DRAINED
             assert sorted(building.suppliers.hung_up) == ["u-1", "u-2"]
+
+    asyncio.run(story())
+
+
+def test_a_call_that_was_ending_anyway_is_not_counted_as_cut_off(house: Build) -> None:
+    async def story() -> None:
+        async with house() as manager:
+            leaving = await manager.create_session("u-1")
+            await manager.create_session("u-2")
+            leaving.handle(ev.CallerGone())
+            assert await manager.drain(0) == 1
+            assert leaving.end_reason is ev.EndReason.CALLER_HUNG_UP
 
     asyncio.run(story())
 
