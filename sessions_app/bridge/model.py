@@ -62,8 +62,9 @@ class Model:
         self._opening: Provider | None = None
         self._again = asyncio.Event()
         self._reserve_wanted = asyncio.Event()
-        #: Something has come of this conversation.
+        #: Something has come of this conversation; and what was wrong with it, the last time.
         self._answered = False
+        self._trouble = ""
         self.opened = False
 
     @property
@@ -81,6 +82,9 @@ class Model:
         """Give up the conversation there is, if any, and begin another. From here on it tells
         nothing any more, even if it is breaking in this moment.
         """
+        if self._live is not None and self._reserve is None and not self._answered:
+            # However it failed, and though each failure might have been a passing one.
+            self._fares(self._trouble or "it began no answer")
         self._live = None
         self._again.set()
 
@@ -136,7 +140,7 @@ class Model:
     async def _converse(self, inbox: Inbox, opened: bool) -> None:
         """One conversation, from handshake, or from where it was opened in reserve, to end."""
         provider = self._live = self._provider
-        self._answered = False
+        self._answered, self._trouble = False, ""
         tell = partial(self._tell, provider)
         try:
             if not opened:
@@ -151,8 +155,9 @@ class Model:
         except* ProviderError as errors:
             error = errors.exceptions[0]
             assert isinstance(error, ProviderError)
+            self._trouble = str(error)
             if not opened or not error.retryable:
-                self._fares(str(error))
+                self._fares(self._trouble)
             logger.warning("the model's service is lost: %s", error)
             tell(ProviderLost(str(error), error.retryable))
 
@@ -165,8 +170,10 @@ class Model:
                 # Later ones vouch for this session only, not for those that are still to be made.
                 self._answered = True
                 self._fares("")
-            case ResponseDone(status="failed", retryable=False):
-                self._fares(event.reason or "its responses fail")
+            case ResponseDone(status="failed"):
+                self._trouble = event.reason or "its responses fail"
+                if not event.retryable:
+                    self._fares(self._trouble)
         self._emit(event)
 
     async def _close_former(self) -> None:

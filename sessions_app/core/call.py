@@ -366,6 +366,8 @@ class Call:
         opened_s, ending, now = self.phone.opened_s, self.goodbye.ending, self._handled_s
         if ending is not None:
             yield ending.by_s
+        if (wanted := self.responses.wanted) is not None and self._may_ask():
+            yield wanted.not_before_s
         if opened_s is None:
             yield self._began_s + self.limits.unclaimed_s
             if ending is None and (at_s := self.phone.no_media_at_s()) is not None:
@@ -381,8 +383,6 @@ class Call:
         ):
             if soonest is not None:
                 yield soonest
-        if (wanted := self.responses.wanted) is not None and self._may_ask():
-            yield wanted.not_before_s
         if (feed_at := self._feed_silence_at_s()) is not None:
             yield feed_at
         if ending is None:

@@ -529,8 +529,9 @@ def test_persons_of_many_callers_who_are_led_away_at_once_are_rung_at_the_pace_t
     [
         Script(refuse=Refusal(401, "invalid_api_key")),
         Script(otherwise=Reply(status="failed", code="insufficient_quota")),
+        Script(otherwise=Reply(status="failed", code="server_error")),
     ],
-    ids=["refuses", "answers nobody"],
+    ids=["refuses", "answers nobody", "fails each time as if it would pass"],
 )
 def test_while_the_model_is_down_nobody_is_picked_up_to_hear_it(down: Script) -> None:
     async def scenario() -> None:

@@ -408,6 +408,32 @@ def test_a_model_that_cannot_be_reached_ends_the_call_and_is_told() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_session_that_is_given_up_without_an_answer_is_told(failed: bool) -> None:
+    """Each failure may pass; that nothing comes of one session after the other does not."""
+
+    def fail(provider: FakeProvider, request: object) -> None:
+        assert provider.emit is not None and isinstance(request, ev.CreateResponse)
+        provider.emit(ev.ResponseStarted(request.request_id, request.request_id))
+        provider.emit(ev.ResponseDone(request.request_id, "failed", "server_error"))
+
+    async def story() -> None:
+        world = World(FakeProvider(), later=[FakeProvider()])
+        session, task = await in_talk(world)
+        while not task.done():
+            await asyncio.sleep(0.1)
+            for provider in (world.provider, *world.later) if failed else ():
+                requests = provider.of(ev.CreateResponse)
+                provider.commands.clear()
+                for request in requests:
+                    fail(provider, request)
+        await task
+        assert session.end_reason is ev.EndReason.PROVIDER_FAILED
+        assert set(world.fares) == {"server_error" if failed else "it began no answer"}
+
+    run(story())
+
+
 def test_a_model_that_is_never_ready_is_not_waited_for_without_end() -> None:
     async def story() -> None:
         world = World(FakeProvider(opening=hangs))
@@ -428,7 +454,7 @@ def test_a_model_that_is_lost_and_cannot_be_had_again_ends_the_call() -> None:
         world.provider.lost.set()
         await task
         assert session.end_reason is ev.EndReason.PROVIDER_FAILED
-        assert world.fares == ["HTTP 503"]
+        assert world.fares == ["connection closed: 1006", "HTTP 503"]
         assert [world.provider.closed, world.later[0].closed] == [1, 1]
 
     run(story())

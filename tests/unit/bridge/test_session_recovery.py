@@ -270,6 +270,31 @@ def test_a_session_that_breaks_while_its_follower_opens_is_replaced_and_that_one
     run(story())
 
 
+def test_a_session_that_is_renewed_before_it_was_asked_anything_has_not_failed() -> None:
+    async def story() -> None:
+        fares: list[str] = []
+        told: list[ev.Event] = []
+        providers = iter([FakeProvider(), FakeProvider()])
+        model = Model(
+            lambda: next(providers),
+            told.append,
+            lambda trouble, answered=True: fares.append(trouble),
+        )
+        running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
+        await asyncio.sleep(0.1)
+        model.open_reserve()
+        await asyncio.sleep(0.1)
+        model.reconnect()
+        await asyncio.sleep(0.1)
+        assert told == [ev.ProviderReady(None), ev.ReserveOpened(), ev.ProviderReady(None)]
+        assert fares == ["", ""], "let in, twice"
+        running.cancel()
+        await asyncio.wait([running])
+        await model.close()
+
+    run(story())
+
+
 def test_a_session_that_has_been_given_up_tells_nothing_any_more() -> None:
     async def story() -> None:
         told: list[ev.Event] = []

@@ -52,6 +52,18 @@ def test_the_greeting_is_made_before_the_phone_is_there_and_heard_after() -> Non
     assert 800 <= turn.to_ms <= 1100
 
 
+def test_a_greeting_that_fails_while_the_phone_rings_is_made_anew_before_it_is_there() -> None:
+    line = Line(open_media=False)
+    for number in (1, 2):
+        request = line.last_request()
+        line.do(ev.ResponseStarted(f"r{number}", request.request_id))
+        line.do(ev.ResponseDone(f"r{number}", "failed", "server_error"))
+        line.wait(0.5)
+    assert (len(line.requests()), len(line.all(ev.Reconnect))) == (2, 1)
+    line.do(ev.ProviderReady())
+    assert [request.purpose for request in line.requests()] == [ev.Purpose.GREETING] * 3
+
+
 def test_the_greeting_counts_as_heard_when_its_first_sound_is_played() -> None:
     line = Line()
     line.answer("r", "i", "Hello there", 2000, line.last_request().request_id)
