@@ -59,6 +59,8 @@ class Phone:
     def __init__(self, playback: Playback, *, marks: bool = True) -> None:
         self._playback = playback
         self._marks = marks
+        #: From the caller's ear back to us.
+        self.way_back_s = WAY_S
         self._queue: deque[tuple[str, float, bool] | tuple[str, None, bool]] = deque()
         self._played: list[tuple[str, float, float]] = []
         #: When something could be heard, from and to.
@@ -125,7 +127,7 @@ class Phone:
         self._serial += 1
         self._playback.marked(f"m{self._serial}", now)
         if self._marks:
-            self._due.append((max(self._free_s, now) + WAY_S, f"m{self._serial}"))
+            self._due.append((max(self._free_s, now) + self.way_back_s, f"m{self._serial}"))
 
     def returned(self, now: float) -> list[ev.Event]:
         told: list[ev.Event] = []

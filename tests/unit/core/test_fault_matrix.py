@@ -19,14 +19,20 @@ PROMISE_S = 3.0
 #: before the first sound that a phone swallows.
 THINKING_S = 0.5
 
-OF_VOICE = {Fault.VOICE_REFUSED, Fault.VOICE_STALLS}
+OF_VOICE = {Fault.VOICE_REFUSED, Fault.VOICE_STALLS, Fault.VOICE_BREAKS, Fault.VOICE_SLOW}
 OF_OWN_VOICE = {Fault.SILENT_AUDIO, Fault.FALLS_SILENT, Fault.TEXT_ONLY, Fault.TEXT_ALWAYS}
-OF_PHONE = {Fault.HALF_DEAD, Fault.FROZEN_PHONE, Fault.ABORTED, Fault.HUNG_UP}
+LEAVINGS = {
+    Fault.ABORTED: ev.EndReason.MEDIA_LOST,
+    Fault.HUNG_UP: ev.EndReason.CALLER_HUNG_UP,
+    Fault.HUNG_UP_BY_EVENT: ev.EndReason.CALLER_HUNG_UP,
+}
+OF_PHONE = {Fault.HALF_DEAD, Fault.FROZEN_PHONE, *LEAVINGS}
 DEAD_PHONES = {Fault.HALF_DEAD, Fault.FROZEN_PHONE}
 FOR_GOOD = {
     Fault.QUOTA,
     Fault.REFUSED_AFTER_DROP,
     Fault.FAILS_ALWAYS,
+    Fault.FAILS_FINALLY,
     Fault.DEAF_ALWAYS,
     Fault.MUTE_ALWAYS,
 }
@@ -60,6 +66,8 @@ def test_the_promise_is_kept(fault: Fault, phase: Phase, speaks: bool) -> None:
     if fault is Fault.NEARS_ITS_END and phase in (Phase.CALLER_SPEAKING, Phase.AGENT_SPEAKING):
         assert world.notes().count("session_renewed") == 1
         assert "silence_broken" not in world.notes(), "it was heard"
+    if fault is Fault.LUMPS:
+        assert not world.all(ev.FeedSilence), "silence would break off what he says"
     if fault in RECOVERABLE:
         assert end.reason is ev.EndReason.AGENT_ENDED, end
         assert world.turn >= 4, "the conversation did not go on"
@@ -69,17 +77,12 @@ def test_the_promise_is_kept(fault: Fault, phase: Phase, speaks: bool) -> None:
         # Where he is being bid goodbye already, he is not told of a fault.
         assert end.reason in (ev.EndReason.PROVIDER_FAILED, ev.EndReason.AGENT_ENDED)
         assert end.hang_up or phase is Phase.BEFORE_GREETING
+        if fault is Fault.FAILS_FINALLY:
+            assert not world.all(ev.Reconnect), "money is not found in another session"
     elif fault in DEAD_PHONES:
         assert end.reason in (ev.EndReason.TRANSFERRED, ev.EndReason.AGENT_ENDED)
     else:
-        assert (
-            end.reason
-            is {
-                Fault.ABORTED: ev.EndReason.MEDIA_LOST,
-                Fault.HUNG_UP: ev.EndReason.CALLER_HUNG_UP,
-            }[fault]
-            or phase is Phase.AT_HANG_UP
-        )
+        assert end.reason is LEAVINGS[fault] or phase is Phase.AT_HANG_UP
 
 
 @pytest.mark.parametrize("fault", sorted(FOR_GOOD))

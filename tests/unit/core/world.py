@@ -19,6 +19,8 @@ from sessions_app.core.phrases import Clip
 from tests.unit.core.line import CLIPS, GREETING_CLIP, RATE_HZ, Line, agent, pcm, silent_pcm
 
 STEP_S = 0.02
+#: Longer than the second of sound that the phone has; of a longer one he hears what is beyond that.
+STANDSTILL_S = 1.5
 
 
 class Phase(StrEnum):
@@ -55,14 +57,24 @@ class Fault(StrEnum):
     TEXT_ALWAYS = "model: text instead of speech, always"
     FAILS_ONCE = "model: a response fails"
     FAILS_ALWAYS = "model: every response fails"
+    FAILS_FINALLY = "model: a response fails for want of money"
+    REFUSES_ONCE = "model: a request is refused"
+    THINKS_LONG = "model: a response is long in coming"
+    COMPLAINS = "model: an error that ends nothing"
     INCOMPLETE = "model: a response is cut off"
     STALLS = "model: a response stops in the middle"
     VOICE_REFUSED = "voice: refuses"
     VOICE_STALLS = "voice: stops in the middle"
+    VOICE_BREAKS = "voice: is cut off in the middle"
+    VOICE_SLOW = "voice: is long in coming"
     HALF_DEAD = "phone: what we send does not arrive"
     FROZEN_PHONE = "phone: sends nothing any more"
     ABORTED = "phone: socket broken"
     HUNG_UP = "phone: caller hangs up"
+    HUNG_UP_BY_EVENT = "phone: caller hangs up, told by the carrier only"
+    LUMPS = "phone: frames come in lumps"
+    MARKS_LATE = "phone: marks come late"
+    STANDS_STILL = "our side: the process stands still"
 
 
 @dataclass
@@ -109,12 +121,13 @@ class World(Line):
         #: How long he had waited already when it struck.
         self.silent_at_strike_s = 0.0
         self.model = Model()
-        self.voice_fails = self.voice_stalls = False
+        self.voice_fails = self.voice_stalls = self.voice_breaks = self.voice_slow = False
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         self.fails = 0
         self.fails_always = self.silent_once = self.text_once = self.text_always = False
         self.incomplete_once = self.stalls_once = self.falls_silent_once = False
+        self.fails_finally = self.refuses_once = self.thinks_long = False
         self.model_away = self.model_slow = self.reserve = False
         self.speaking = False
         self.caller_gone = False
@@ -185,17 +198,20 @@ class World(Line):
 
     def look(self) -> None:
         """One step of 20 ms, as the caller lives through it."""
-        if self.speaking or self.waits_s is None or self.hears_something() or self.caller_gone:
-            self.silent_s = 0.0
-        elif not self.call.over:
-            self.silent_s += STEP_S
-            self.longest_s = max(self.longest_s, self.silent_s)
+        self.listen()
         if self.speaking:
             if self.now >= self.spoken_s:
                 self.stops()
         elif self.waits_s is not None and self.was_answered():
             self.waits_s = None
             self.after(0.8, self.speaks_up)
+
+    def listen(self) -> None:
+        if self.speaking or self.waits_s is None or self.hears_something() or self.caller_gone:
+            self.silent_s = 0.0
+        elif not self.call.over:
+            self.silent_s += STEP_S
+            self.longest_s = max(self.longest_s, self.silent_s)
 
     def was_answered(self) -> bool:
         """He heard the end of something that is neither prepared nor cut, since he waits."""
@@ -281,6 +297,14 @@ class World(Line):
     def respond(self, request_id: str, purpose: ev.Purpose = ev.Purpose.ANSWER) -> None:
         if self.model.mute:
             return
+        if self.refuses_once and request_id:
+            self.refuses_once = False
+            self.do(ev.RequestRefused(request_id, busy=False, reason="invalid_value"))
+            return
+        if self.thinks_long:
+            self.thinks_long = False
+            self.of_session(4.0, lambda: self.respond(request_id, purpose))
+            return
         if self.model.running or not self.model.ready:
             if request_id:
                 self.do(ev.RequestRefused(request_id, busy=True, reason="busy"))
@@ -323,6 +347,9 @@ class World(Line):
             self.fails -= 1
             self.over(response, "failed")
             return
+        if self.fails_finally:
+            self.over(response, "failed", retryable=False)
+            return
         if answer.ends_call:
             self.do(ev.ToolCalled(response, f"call_{response}", "end_call", "{}"))
         wrong = self.text_once or self.text_always
@@ -362,10 +389,10 @@ class World(Line):
             self.of_session(end_s, lambda: self.do(ev.AgentItemDone(response, item)))
             self.of_session(end_s, lambda: self.over(response, status))
 
-    def over(self, response: str, status: str) -> None:
+    def over(self, response: str, status: str, *, retryable: bool = True) -> None:
         if self.model.running == response:
             self.model.running = ""
-            self.do(ev.ResponseDone(response, status, "max_output_tokens"))
+            self.do(ev.ResponseDone(response, status, "max_output_tokens", retryable))
 
     # ------------------------------------------------------------------ what the call wants
 
@@ -406,14 +433,16 @@ class World(Line):
             failed = ev.ClauseFailed(clause.item_id, clause.clause, "HTTP 503")
             self.after(0.9, lambda: self.do(failed))
             return
-        half = self.voice_stalls
+        half = self.voice_stalls or self.voice_breaks
+        thinks_s, self.voice_slow = (1.8 if self.voice_slow else 0.15), False
         sound = ev.SpokenAudio(clause.item_id, clause.clause, pcm(ms / 2 if half else ms))
-        self.after(0.15, lambda: self.do(sound))
+        self.after(thinks_s, lambda: self.do(sound))
         if half:
             failed = ev.ClauseFailed(clause.item_id, clause.clause, "the audio stopped coming")
-            self.after(2.15, lambda: self.do(failed))
+            self.after(0.2 if self.voice_breaks else 2.15, lambda: self.do(failed))
         else:
-            self.after(0.2, lambda: self.do(ev.ClauseSpoken(clause.item_id, clause.clause)))
+            done = ev.ClauseSpoken(clause.item_id, clause.clause)
+            self.after(thinks_s + 0.05, lambda: self.do(done))
 
     def do(self, *events: ev.Event) -> list[ev.Command]:
         return super().do(*events) if not self.call.over else []
@@ -442,14 +471,24 @@ class World(Line):
             Fault.TEXT_ALWAYS: lambda: self.set(text_always=True),
             Fault.FAILS_ONCE: lambda: self.set(fails=1),
             Fault.FAILS_ALWAYS: lambda: self.set(fails_always=True),
+            Fault.FAILS_FINALLY: lambda: self.set(fails_finally=True),
+            Fault.REFUSES_ONCE: lambda: self.set(refuses_once=True),
+            Fault.THINKS_LONG: lambda: self.set(thinks_long=True),
+            Fault.COMPLAINS: lambda: self.do(ev.ProviderNotice("provider_error", "invalid_value")),
             Fault.INCOMPLETE: lambda: self.set(incomplete_once=True),
             Fault.STALLS: lambda: self.set(stalls_once=True),
             Fault.VOICE_REFUSED: lambda: self.set(voice_fails=True),
             Fault.VOICE_STALLS: lambda: self.set(voice_stalls=True),
+            Fault.VOICE_BREAKS: lambda: self.set(voice_breaks=True),
+            Fault.VOICE_SLOW: lambda: self.set(voice_slow=True),
             Fault.HALF_DEAD: self.dies_by_half,
             Fault.FROZEN_PHONE: self.freezes,
             Fault.ABORTED: lambda: self.leaves(clean=False),
             Fault.HUNG_UP: lambda: self.leaves(clean=True),
+            Fault.HUNG_UP_BY_EVENT: lambda: self.leaves(clean=None),
+            Fault.LUMPS: self.comes_in_lumps,
+            Fault.MARKS_LATE: lambda: setattr(self.phone, "way_back_s", 0.9),
+            Fault.STANDS_STILL: self.stands_still,
             Fault.NONE: lambda: None,
         }[self.fault]()
 
@@ -487,9 +526,23 @@ class World(Line):
         self.caller_sends = False
         self.dies_by_half()
 
-    def leaves(self, *, clean: bool) -> None:
+    def leaves(self, *, clean: bool | None) -> None:
+        """None: the socket stays as it is."""
         self.caller_gone = True
-        self.do(ev.MediaClosed(clean=clean))
+        self.do(ev.CallerGone() if clean is None else ev.MediaClosed(clean=clean))
+
+    def comes_in_lumps(self) -> None:
+        """Nothing for a second, and then all of it."""
+        self.caller_sends = False
+        self.call.heard_caller_s = self.now
+        if not self.call.over:
+            self.after(1.0, self.comes_in_lumps)
+
+    def stands_still(self) -> None:
+        """Nobody decides anything for a while; the phone plays what it has."""
+        for _ in range(round(STANDSTILL_S / STEP_S)):
+            self.now += STEP_S
+            self.listen()
 
 
 assert RATE_HZ == 8000
