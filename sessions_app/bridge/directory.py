@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from sessions_app import admission, rows
+from sessions_app.bridge import words
 from sessions_app.bridge.plan import CapacityReached, IncomingCall
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile
@@ -190,6 +191,19 @@ class Directory:
             raise CapacityReached(str(crowded)) from None
         self._pace.note(_now_ms(), delay_ms)
         return delay_ms
+
+    async def place_of_person(self, agent: AgentProfile | None) -> int:
+        """When the agent's person is rung: a connect as any other, behind some words. 0: nobody is,
+        since there is none, or no place.
+        """
+        lead_ms = words.person_lead_ms(agent)
+        if not lead_ms:
+            return 0
+        try:
+            return await self.place(lead_ms)
+        except CapacityReached as crowded:
+            logger.warning("no person is rung: %s", crowded)
+            return 0
 
     def _place_in_memory(self, lead_ms: int) -> int:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError
@@ -9,7 +10,7 @@ from django.utils import timezone
 
 from sessions_app import rows
 from sessions_app.bridge import words
-from sessions_app.bridge.directory import DATABASE_PATIENCE_S
+from sessions_app.bridge.directory import DATABASE_PATIENCE_S, Directory
 from sessions_app.bridge.plan import Ended
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import CallerAnswered, CallerGone, EndReason, MediaClosed
@@ -34,25 +35,24 @@ def ended_by(record: CallRecord, agent: AgentProfile | None) -> Ended:
 class LegReports:
     """Takes the carrier's reports for one manager."""
 
-    def __init__(self, manager: SessionManager) -> None:
+    def __init__(self, manager: SessionManager, directory: Directory) -> None:
         self._manager = manager
+        self._directory = directory
 
     async def media_leg_failed(self, call_uuid: str, conversation_uuid: str) -> ncco.Ncco | None:
         """The media leg could not be made, or broke: what the caller hears instead. None: he has
         been transferred, and must not be called back from where he is.
         """
-        session, event_url = self._manager.get(call_uuid), self._manager.conf.media.event_url
+        session = self._manager.get(call_uuid)
         if session is not None:
-            agent = session.setup.agent
             if session.media_age_s() > _MEDIA_FRESH_S:
                 session.handle(MediaClosed(clean=False))
             if session.end_reason is EndReason.TRANSFERRED:
                 return None
-            self._note_led(call_uuid)
-            return words.apology(agent, session.called, event_url)
-        if (ended := self._manager.ended(call_uuid)) is not None:
-            self._note_led(call_uuid)
-            return words.last_words(ended, event_url)
+            ended = Ended(EndReason.MEDIA_LOST, session.setup.agent, session.called)
+            return await self._last_words(call_uuid, ended)
+        if (known := self._manager.ended(call_uuid)) is not None:
+            return await self._last_words(call_uuid, known)
         try:
             record = await self._manager.mirror.query(
                 lambda: rows.find_call(call_uuid) or rows.find_by_conversation(conversation_uuid),
@@ -62,11 +62,21 @@ class LegReports:
             record = None
         if record is None:
             return words.sorry()
-        self._note_led(record.uuid)
         agent = record.agent.profile() if record.agent else AgentProfile()
-        if record.end_reason:
-            return words.last_words(ended_by(record, agent), event_url)
-        return words.apology(agent, record.called, event_url)
+        ended = Ended(EndReason.MEDIA_LOST, agent, record.called)
+        return await self._last_words(
+            record.uuid, ended_by(record, agent) if record.end_reason else ended
+        )
+
+    async def _last_words(self, call_uuid: str, ended: Ended) -> ncco.Ncco | None:
+        """What he hears. A process that is lost leaves all its callers in one moment, so their
+        persons are rung at the carrier's pace too.
+        """
+        self._note_led(call_uuid)
+        if words.owes_apology(ended):
+            delay_ms = await self._directory.place_of_person(ended.agent)
+            ended = replace(ended, person_delay_ms=delay_ms)
+        return words.last_words(ended, self._manager.conf.media.event_url)
 
     def _note_led(self, call_uuid: str) -> None:
         """Should its process be lost, or the hang-up of its leg fail: the caller is in good hands,

@@ -36,7 +36,7 @@ class Ended:
     reason: EndReason
     agent: AgentProfile | None
     called: str
-    #: Of a call that was refused: when its person is rung; 0: nobody is.
+    #: When the agent's person is rung, where the caller is owed one; 0: nobody is.
     person_delay_ms: int = 0
 
 

@@ -44,7 +44,7 @@ class Reception:
         self._manager = manager
         self._directory = Directory(manager)
         self.claim = Claims(manager).claim
-        reports = LegReports(manager)
+        reports = LegReports(manager, self._directory)
         self.media_leg_failed, self.caller_leg = reports.media_leg_failed, reports.caller_leg
         self.remember_default = self._directory.remember_default
 
@@ -203,13 +203,7 @@ class Reception:
         return words.refusal(ended, self._event_url)
 
     async def _refused(self, agent: AgentProfile | None, called: str) -> Ended:
-        """A refusal; the person's connect has its place too, or is left out if there is none."""
-        delay_ms = 0
-        if lead_ms := words.person_lead_ms(agent):
-            try:
-                delay_ms = await self._directory.place(lead_ms)
-            except CapacityReached as crowded:
-                logger.warning("no person is rung: %s", crowded)
+        delay_ms = await self._directory.place_of_person(agent)
         return Ended(EndReason.REFUSED, agent, called, delay_ms)
 
     async def lead_away(self, agent: AgentProfile | None, called: str) -> ncco.Ncco:

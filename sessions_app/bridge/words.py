@@ -110,6 +110,11 @@ def nobody() -> ncco.Ncco:
     return ncco.say(ncco.NOBODY, ncco.DEFAULT_LANGUAGE)
 
 
+def owes_apology(ended: Ended) -> bool:
+    """A call that was begun, and came to no good end."""
+    return ended.reason not in _GOOD_ENDS | {EndReason.REFUSED, EndReason.TRANSFERRED}
+
+
 def last_words(ended: Ended, event_url: str) -> ncco.Ncco | None:
     """For a caller whose call here is over, while his leg is still up; None: he is elsewhere."""
     if ended.reason is EndReason.TRANSFERRED:
@@ -118,7 +123,7 @@ def last_words(ended: Ended, event_url: str) -> ncco.Ncco | None:
         return refusal(ended, event_url)
     if ended.reason in _GOOD_ENDS and ended.agent is not None:
         return ncco.goodbye(ncco.GOODBYE, ended.agent.language)
-    return apology(ended.agent, ended.called, event_url)
+    return led_away(ended, event_url)
 
 
 def answer_after(ended: Ended, event_url: str) -> ncco.Ncco:

@@ -487,8 +487,11 @@ def test_persons_of_many_refused_callers_are_rung_at_the_pace_too() -> None:
     asyncio.run(scenario())
 
 
-def test_persons_of_many_callers_who_are_led_away_at_once_are_rung_at_the_pace_too() -> None:
-    """The model's service ends all their sessions in one moment."""
+@pytest.mark.parametrize("all_lose", ["the model", "the media"])
+def test_persons_of_many_callers_who_are_led_away_at_once_are_rung_at_the_pace_too(
+    all_lose: str,
+) -> None:
+    """The model's service ends all their sessions in one moment, or the way to us is gone."""
     callers = 7
 
     async def scenario() -> None:
@@ -501,16 +504,24 @@ def test_persons_of_many_callers_who_are_led_away_at_once_are_rung_at_the_pace_t
             for phone in phones:
                 await phone.wait_for_voice(timeout_s=20)
             failed_s = time.monotonic()
-            for conn in list(s.openai.connections):
-                await conn.error("insufficient_quota")
+            if all_lose == "the model":
+                for conn in list(s.openai.connections):
+                    await conn.error("insufficient_quota")
+            else:
+                for phone in phones:
+                    phone.cut_media()
             for phone in phones:
                 await eventually("the transfer", lambda p=phone: len(p.nccos) == 2, 20)
             assert all(phone.nccos[1][-1]["endpoint"][0]["type"] == "phone" for phone in phones)
-            orders = {r.path: r.at_s for r in s.vonage.rest if r.body["action"] == "transfer"}
-            ordered_s = [
-                next(at_s for path, at_s in orders.items() if path.endswith(phone.uuid))
-                for phone in phones
-            ]
+            if all_lose == "the model":
+                orders = {r.path: r.at_s for r in s.vonage.rest if r.body["action"] == "transfer"}
+                ordered_s = [
+                    next(at_s for path, at_s in orders.items() if path.endswith(phone.uuid))
+                    for phone in phones
+                ]
+            else:
+                asked = [phone.events("disconnected")[0] for phone in phones]
+                ordered_s = [each.at_s + each.elapsed_ms / 1000 for each in asked]
             said_s = [len(phone.nccos[1][0]["text"]) / CHARS_PER_S for phone in phones]
             rung_s = sorted(map(sum, zip(ordered_s, said_s, strict=True)))
             # No place was taken before the failure, and three of them are within a second.
