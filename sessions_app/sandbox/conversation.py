@@ -25,6 +25,7 @@ _LAST_QUIET_S: Final = 1.5
 _SHORT_QUIET_S: Final = 0.4
 _INTO_PHASE_S: Final = 0.8
 _LONGEST_S: Final = 60.0
+_CROSSED_S: Final = 1.0
 #: So much is heard of a greeting or an answer whose rest came after all: more than the piece before
 #: the fault and "one moment" together.
 _WHOLE_S: Final = {Phase.DURING_GREETING: 2.0, Phase.AGENT_SPEAKING: 3.0}
@@ -183,12 +184,16 @@ class Conversation:
 
     async def _ask(self, text: str) -> bool:
         """Says something that wants an answer; whether one began."""
+        before_s, began_at = self._heard_s, time.monotonic()
         self._heard_s = self._call.agent_s
         async with asyncio.TaskGroup() as group:
             if self._is_due(Phase.CALLER_SPEAKING):
                 group.create_task(self._strike_after(_INTO_PHASE_S))
             await self._call.say(text)
         if self._call.is_over:
+            if time.monotonic() - began_at < _CROSSED_S:
+                # He took the agent's last words for an answer, and began as the agent hung up.
+                self._heard_s = before_s
             return False
         # Of what the agent said while he was being interrupted nothing is an answer.
         self._heard_s = self._call.agent_s
