@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -26,6 +26,7 @@ from sessions_app.providers.base import Provider, ProviderSetup, Voice
 from sessions_app.providers.openai.client import OpenAIConf, OpenAIProvider
 from sessions_app.providers.speechmatics.tts import SpeechmaticsConf, SpeechmaticsVoice
 from sessions_app.providers.tls import tls_context
+from sessions_app.rehearsal import Rehearsal
 from sessions_app.sandbox.server import Sandbox
 from sessions_app.telephony.vonage import ncco
 from sessions_app.telephony.vonage.client import (
@@ -182,33 +183,34 @@ async def open_suppliers(conf: Conf) -> AsyncIterator[Suppliers]:
     """The carrier's HTTP client, and in the sandbox the stand-ins, for as long as the process."""
     key = conf.vonage.private_key
     pem = load_private_key(key) if key else await asyncio.to_thread(_made_up_key)
-    sandbox = await asyncio.to_thread(Sandbox) if conf.provider.sandbox else None
-    provider, api_url, control_url = conf.provider, conf.vonage.api_url, ""
-    if sandbox is not None:
-        provider = replace(
-            provider,
-            openai_api_key=provider.openai_api_key or "sandbox",
-            openai_base_url=sandbox.openai_base_url,
-            speechmatics_api_key=provider.speechmatics_api_key or "sandbox",
-            speechmatics_url=sandbox.speechmatics_tts_url,
-        )
-        control_url = sandbox.control_url
-        if api_url == DEFAULT_API_URL:
-            # Nothing of the sandbox may ever reach the real carrier.
-            api_url = sandbox.vonage_api_url
-    try:
+    async with AsyncExitStack() as stack:
+        provider, api_url, control_url = conf.provider, conf.vonage.api_url, ""
+        if conf.provider.sandbox:
+            rehearsal = stack.enter_context(Rehearsal(asyncio.get_running_loop()))
+            sandbox = await asyncio.to_thread(Sandbox, own_side=rehearsal.strike)
+            stack.push_async_callback(asyncio.to_thread, sandbox.close)
+            provider = replace(
+                provider,
+                openai_api_key=provider.openai_api_key or "sandbox",
+                openai_base_url=sandbox.openai_base_url,
+                speechmatics_api_key=provider.speechmatics_api_key or "sandbox",
+                speechmatics_url=sandbox.speechmatics_tts_url,
+            )
+            control_url = sandbox.control_url
+            if api_url == DEFAULT_API_URL:
+                # Nothing of the sandbox may ever reach the real carrier.
+                api_url = sandbox.vonage_api_url
         # A hang-up now and then is not worth an idle connection that outlives its call.
         limits = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(verify=tls_context(), trust_env=False, limits=limits) as http:
-            calls = partial(
-                VonageCalls,
-                http,
-                application_id=conf.vonage.application_id,
-                private_key=pem,
-                api_url=api_url,
-            )
-            # Who only asks how a leg is doing asks again later by himself.
-            yield Suppliers(provider, calls(), calls(attempts=1), http, control_url)
-    finally:
-        if sandbox is not None:
-            await asyncio.to_thread(sandbox.close)
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(verify=tls_context(), trust_env=False, limits=limits)
+        )
+        calls = partial(
+            VonageCalls,
+            http,
+            application_id=conf.vonage.application_id,
+            private_key=pem,
+            api_url=api_url,
+        )
+        # Who only asks how a leg is doing asks again later by himself.
+        yield Suppliers(provider, calls(), calls(attempts=1), http, control_url)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sessions_app.sandbox.faults import Fault
 from sessions_app.sandbox.strikes import Strikes
 
 # Called in the sandbox's own thread with the value of the X-Sandbox-Call header ("" when absent)
 # and the event.
 ClientEventHook = Callable[[str, dict[str, Any]], None]
+# Called in the sandbox's own thread: lets a fault strike the server beside which it runs.
+OwnSide = Callable[[Fault], None]
 
 _KEPT_REQUESTS = 1000
 
@@ -69,5 +72,6 @@ class Context:
     tempo: Tempo = field(default_factory=Tempo)
     keys: Keys = field(default_factory=Keys)
     on_client_event: ClientEventHook | None = None
+    own_side: OwnSide | None = None
     strikes: Strikes = field(default_factory=Strikes)
     requests: deque[Recorded] = field(default_factory=lambda: deque(maxlen=_KEPT_REQUESTS))

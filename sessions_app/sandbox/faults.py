@@ -5,7 +5,8 @@ per call. A fault of a supplier travels with the call: Vonage hands a SIP header
 of the caller to the answer webhook as the parameter ``SipHeader_X-Sandbox-Fault``; who answers
 passes it on as an HTTP header to the suppliers, beside ``X-Sandbox-Call`` with the call's uuid, by
 which the sandbox remembers what has struck. Only the piece that a fault names takes notice of it.
-A fault of the phone is done by the simulated caller himself.
+A fault of the phone is done by the simulated caller himself. One of the server's own side is struck
+by the sandbox too, where it runs beside a server that has said how; it strikes all its calls.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class Fault(StrEnum):
     PHONE_GONE_BY_EVENT = "phone-gone-by-event"
     PHONE_GONE_BY_SOCKET = "phone-gone-by-socket"
     PHONE_GONE_UNTOLD = "phone-gone-untold"
+    SERVER_STALLS = "server-stalls"
+    SERVER_DATABASE_AWAY = "server-database-away"
+    SERVER_DATABASE_HANGS = "server-database-hangs"
+    SERVER_LAYER_AWAY = "server-layer-away"
 
     @property
     def help(self) -> str:
@@ -85,6 +90,11 @@ class Fault(StrEnum):
     def is_of_phone(self) -> bool:
         """Whether the caller's side does it, not a supplier."""
         return self.value.startswith("phone-")
+
+    @property
+    def is_of_server(self) -> bool:
+        """Whether it strikes the whole server, all its calls at once."""
+        return self.value.startswith("server-")
 
     @property
     def is_of_speech(self) -> bool:
@@ -136,6 +146,11 @@ def _away(help_: str) -> Facts:
 def _speech(help_: str, *, cuts: bool = False) -> Facts:
     """Speech synthesis fails throughout; the model's own voice is there."""
     return Facts(help_, _SPOKEN, None, recoverable=True, cuts=cuts)
+
+
+def _server(help_: str) -> Facts:
+    """Something of the server's own fails for a while; no conversation ends of it."""
+    return Facts(help_, _AT_ANY, Phase.AGENT_SPEAKING, once=True, recoverable=True)
 
 
 def _gone(help_: str) -> Facts:
@@ -266,6 +281,10 @@ FACTS: Final[dict[Fault, Facts]] = {
     Fault.PHONE_GONE_BY_EVENT: _gone("the caller's hang-up is told by the event webhook only"),
     Fault.PHONE_GONE_BY_SOCKET: _gone("the caller's hang-up closes the socket and is not told"),
     Fault.PHONE_GONE_UNTOLD: _gone("the caller hangs up and nobody tells: the frames just stop"),
+    Fault.SERVER_STALLS: _server("the server's event loop stands still for a second and a half"),
+    Fault.SERVER_DATABASE_AWAY: _server("the database refuses everything for five seconds"),
+    Fault.SERVER_DATABASE_HANGS: _server("the database answers nothing for five seconds"),
+    Fault.SERVER_LAYER_AWAY: _server("the channel layer refuses everything for five seconds"),
 }
 
 
@@ -326,6 +345,11 @@ class Wish:
         return FACTS[self.fault].cuts and at_speech
 
 
-def in_every_phase() -> list[Wish]:
-    """Every fault in every phase to which it applies."""
-    return [Wish(fault, phase) for fault in Fault for phase in FACTS[fault].phases]
+#: Those of the server strike all its calls; the others leave the calls beside theirs alone.
+OF_SERVER: Final = tuple(fault for fault in Fault if fault.is_of_server)
+OF_A_CALL: Final = tuple(fault for fault in Fault if not fault.is_of_server)
+
+
+def in_every_phase(faults: tuple[Fault, ...] = OF_A_CALL) -> list[Wish]:
+    """Each in every phase to which it applies."""
+    return [Wish(fault, phase) for fault in faults for phase in FACTS[fault].phases]

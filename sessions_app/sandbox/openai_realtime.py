@@ -101,7 +101,7 @@ async def realtime(scope: Scope, receive: Receive, send: Send, context: Context)
         return
     await send({"type": "websocket.accept"})
     socket = EventSocket(send)
-    trouble = Trouble(wish, notes, socket, context.tempo)
+    trouble = Trouble(wish, notes, socket, context.tempo, context.own_side)
     # ClientDisconnected of the server is an OSError: the client left while we were sending.
     with contextlib.suppress(OSError):
         unserved = _unserved(request)

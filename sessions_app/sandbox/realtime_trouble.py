@@ -8,7 +8,7 @@ from typing import Final
 
 from sessions_app.sandbox.asgi import CutError
 from sessions_app.sandbox.checks import WireError
-from sessions_app.sandbox.conf import Tempo
+from sessions_app.sandbox.conf import OwnSide, Tempo
 from sessions_app.sandbox.faults import Fault, Phase, Wish
 from sessions_app.sandbox.realtime_socket import ClosingError, EventSocket
 from sessions_app.sandbox.strikes import CallNotes
@@ -71,13 +71,19 @@ class Trouble:
     """The fault of one connection; without a wish nothing ever happens."""
 
     def __init__(
-        self, wish: Wish | None, notes: CallNotes, socket: EventSocket, tempo: Tempo
+        self,
+        wish: Wish | None,
+        notes: CallNotes,
+        socket: EventSocket,
+        tempo: Tempo,
+        own_side: OwnSide | None = None,
     ) -> None:
         self.is_deaf = False
         self._wish = wish
         self._notes = notes
         self._socket = socket
         self._tempo = tempo
+        self._own_side = own_side
 
     async def at(self, phase: Phase, *, in_speech: bool = False) -> None:
         """The call has come to ``phase``: what happens to the connection then. ``in_speech``: in
@@ -120,6 +126,10 @@ class Trouble:
         self._notes.was_cut = True
 
     async def _happen(self, wish: Wish, *, in_speech: bool) -> None:
+        if wish.fault.is_of_server:
+            if self._own_side is not None and self._notes.take(wish):
+                self._own_side(wish.fault)
+            return
         if wish.fault not in _TO_CONNECTION or not self._notes.take(wish):
             return
         if in_speech and wish.cuts_speech:

@@ -17,7 +17,7 @@ from typing import Final, Self
 import uvicorn
 
 from sessions_app.sandbox.app import App
-from sessions_app.sandbox.conf import ClientEventHook, Context, Keys, Recorded, Tempo
+from sessions_app.sandbox.conf import ClientEventHook, Context, Keys, OwnSide, Recorded, Tempo
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class Sandbox:
     taken.
 
     ``requests`` holds the last requests and handshakes as they came in. ``on_client_event`` is
-    called, in the sandbox's thread, for every event of a realtime client.
+    called, in the sandbox's thread, for every event of a realtime client, ``own_side`` for a fault
+    of the server's own side; without it those never strike.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Sandbox:
         tempo: Tempo | None = None,
         keys: Keys | None = None,
         on_client_event: ClientEventHook | None = None,
+        own_side: OwnSide | None = None,
     ) -> None:
-        self._context = Context(tempo or Tempo(), keys or Keys(), on_client_event)
+        self._context = Context(tempo or Tempo(), keys or Keys(), on_client_event, own_side)
         self._socket = socket.create_server((_HOST, port), backlog=1024)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(

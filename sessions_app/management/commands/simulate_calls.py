@@ -18,7 +18,7 @@ from sessions_app.management.commands._simulation_report import Report, write_ma
 from sessions_app.management.commands._watched_server import Server, Watch
 from sessions_app.models import Agent, Node
 from sessions_app.sandbox.conversation import Script
-from sessions_app.sandbox.faults import FACTS, Fault, Wish, in_every_phase
+from sessions_app.sandbox.faults import FACTS, OF_A_CALL, OF_SERVER, Fault, Wish, in_every_phase
 from sessions_app.sandbox.load import (
     FaultPlan,
     Target,
@@ -36,6 +36,7 @@ _SCRIPTS: Final = ("talk", "short")
 _RUN: Final = {"calls": 10, "at_once": 5, "script": "talk"}
 _SOAK: Final = {"calls": 5000, "at_once": 10, "script": "short", "fault_every": 10}
 _KEPT_CALLS: Final = 1000
+_GROUPS: Final = ("none", "all", "suppliers", "phone", "matrix", "server")
 
 Wishes = tuple[Wish | None, ...]
 
@@ -68,7 +69,8 @@ class Command(BaseCommand):
             metavar="NAMES",
             help="Faults, in rotation: names with commas, each with @PHASE and ! as wanted; 'none' "
             "for a call without one; 'suppliers', 'phone', 'all'; 'matrix' for every fault in "
-            "every phase. Those of suppliers need a server in the sandbox.",
+            "every phase; 'server' for those of its own side in every phase, which strike all its "
+            "calls (use --at-once 1). All but the phone's need a server in the sandbox.",
         )
         parser.add_argument(
             "--fault-every",
@@ -259,15 +261,19 @@ def _named(name: str) -> list[Wish | None]:
         case "none":
             return [None]
         case "all":
-            return [None, *(Wish(fault) for fault in Fault)]
+            return [None, *map(Wish, OF_A_CALL)]
         case "suppliers" | "phone":
-            return [Wish(fault) for fault in Fault if fault.is_of_phone == (name == "phone")]
+            return [Wish(fault) for fault in OF_A_CALL if fault.is_of_phone == (name == "phone")]
+        case "server":
+            return list(in_every_phase(OF_SERVER))
         case "matrix":
             return [None, *in_every_phase()]
     try:
         return [Wish.parse(name)]
     except ValueError as error:
-        known = str(error).replace("some of: ", "some of: none, all, suppliers, phone, matrix, ")
+        known = str(error).replace(
+            "some of: ", "some of: none, all, suppliers, phone, matrix, server, "
+        )
         raise argparse.ArgumentTypeError(known) from None
 
 

@@ -16,7 +16,7 @@ from sessions_app.management.commands import _watched_server, simulate_calls
 from sessions_app.management.commands._simulation_report import BEGINS, ENDS
 from sessions_app.models import Agent
 from sessions_app.sandbox.conversation import Ending
-from sessions_app.sandbox.faults import Fault, Wish, in_every_phase
+from sessions_app.sandbox.faults import OF_A_CALL, OF_SERVER, Fault, Wish, in_every_phase
 from sessions_app.sandbox.load import Target, uuid_of
 from sessions_app.sandbox.soak import FLAT_SLACK, Figures
 from sessions_app.sandbox.tally import Summary, summarise
@@ -164,9 +164,10 @@ def test_calls_are_signed_as_the_server_wants_and_hang_on_its_sandbox(
 @pytest.mark.parametrize(
     ("names", "wanted"),
     [
-        ("all", [None, *map(Wish, Fault)]),
+        ("all", [None, *map(Wish, OF_A_CALL)]),
         ("none,phone", [None, *(Wish(fault) for fault in Fault if fault.is_of_phone)]),
-        ("suppliers", [Wish(fault) for fault in Fault if not fault.is_of_phone]),
+        ("suppliers", [Wish(fault) for fault in OF_A_CALL if not fault.is_of_phone]),
+        ("server", in_every_phase(OF_SERVER)),
         ("matrix", [None, *in_every_phase()]),
         ("openai-drops@tool-running!", [Wish.parse("openai-drops@tool-running!")]),
     ],
@@ -301,7 +302,7 @@ def test_nobody_rings_a_server_that_cannot_be_judged(server: FakeServer, load: F
         ("--faults=openai-mute@lunch", "read 'lunch' for openai-mute, wanted one of"),
         (
             "--faults=openai-sulks",
-            "read 'openai-sulks', wanted some of: none, all, suppliers, phone, matrix, openai-",
+            "read 'openai-sulks', wanted some of: none, all, suppliers, phone, matrix, server, openai-",
         ),
     ],
 )
@@ -329,7 +330,7 @@ def test_a_soak_is_many_short_calls_with_a_fault_in_every_tenth(
     plan = load.told["faults"]
     struck = [index for index in range(100) if plan(index) is not None]
     assert struck == list(range(9, 100, 10))
-    assert {plan(index) for index in range(9, 5000, 10)} == set(map(Wish, Fault))
+    assert {plan(index) for index in range(9, 5000, 10)} == set(map(Wish, OF_A_CALL))
     assert ["seed", "7"] in [line.split() for line in told.splitlines()]
 
 

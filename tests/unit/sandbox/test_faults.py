@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
+
 import pytest
 
-from sessions_app.sandbox.faults import FACTS, Fault, Phase, Wish, in_every_phase
+from sessions_app.sandbox.conf import Tempo
+from sessions_app.sandbox.faults import FACTS, OF_SERVER, Fault, Phase, Wish, in_every_phase
+from sessions_app.sandbox.realtime_socket import EventSocket
+from sessions_app.sandbox.realtime_trouble import Trouble
 from sessions_app.sandbox.strikes import CallNotes, Strikes
 
 
@@ -16,10 +22,27 @@ def test_every_fault_is_explained_and_applies_somewhere(fault: Fault) -> None:
     assert facts.default is None or facts.default in facts.phases
 
 
-@pytest.mark.parametrize("wish", in_every_phase())
+@pytest.mark.parametrize("wish", in_every_phase(tuple(Fault)))
 def test_a_wish_survives_its_way_through_headers(wish: Wish) -> None:
     assert Wish.read(f" {str(wish).upper()} ") == wish
     assert Wish.parse(f"{wish}!") == Wish(wish.fault, wish.at, is_forced=True)
+
+
+@pytest.mark.parametrize("fault", OF_SERVER)
+def test_a_fault_of_the_servers_own_side_strikes_once_where_somebody_can_strike_it(
+    fault: Fault,
+) -> None:
+    async def scenario() -> None:
+        wish, notes, socket = Wish(fault, Phase.TOOL_RUNNING), CallNotes(), cast(EventSocket, None)
+        await Trouble(wish, notes, socket, Tempo()).at(Phase.TOOL_RUNNING)
+        assert not notes.has_struck(wish), "there is nobody who could"
+        struck: list[Fault] = []
+        trouble = Trouble(wish, notes, socket, Tempo(), struck.append)
+        for phase in (Phase.AGENT_SPEAKING, Phase.TOOL_RUNNING, Phase.TOOL_RUNNING):
+            await trouble.at(phase)
+        assert struck == [fault] and notes.has_struck(wish)
+
+    asyncio.run(scenario())
 
 
 def test_a_bare_name_strikes_when_it_always_did() -> None:
