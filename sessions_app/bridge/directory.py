@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db import IntegrityError, InterfaceError, OperationalError
+from django.db import DatabaseError, IntegrityError
 from django.db.models import CharField
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -84,7 +84,10 @@ class Directory:
         patience_s = AWAY_PATIENCE_S if self._away else DATABASE_PATIENCE_S
         try:
             answer = await self._manager.mirror.query(question, patience_s)
-        except (OperationalError, InterfaceError, TimeoutError) as away:
+        except IntegrityError:
+            raise
+        except (DatabaseError, TimeoutError) as away:
+            # Also one that can be read only, or is broken: whatever it is, callers get an answer.
             self._away = True
             raise DatabaseAway(str(away).strip() or "no answer in time") from None
         self._away = False
@@ -192,11 +195,11 @@ class Directory:
         self._pace.note(_now_ms(), delay_ms)
         return delay_ms
 
-    async def place_of_person(self, agent: AgentProfile | None) -> int:
+    async def place_of_person(self, agent: AgentProfile | None, *, refused: bool) -> int:
         """When the agent's person is rung: a connect as any other, behind some words. 0: nobody is,
         since there is none, or no place.
         """
-        lead_ms = words.person_lead_ms(agent)
+        lead_ms = words.person_lead_ms(agent, refused=refused)
         if not lead_ms:
             return 0
         try:

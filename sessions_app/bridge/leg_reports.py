@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A socket that brought a frame this lately is not lost, whatever a late report says.
 _MEDIA_FRESH_S = 1.0
+#: The carrier repeats a report within a minute or so.
+_PLACES_MOST = 1000
 
 
 def ended_by(record: CallRecord, agent: AgentProfile | None) -> Ended:
@@ -38,6 +41,8 @@ class LegReports:
     def __init__(self, manager: SessionManager, directory: Directory) -> None:
         self._manager = manager
         self._directory = directory
+        #: By call: when its person is rung, so that the same report again gets the same words.
+        self._places: OrderedDict[str, int] = OrderedDict()
 
     async def media_leg_failed(self, call_uuid: str, conversation_uuid: str) -> ncco.Ncco | None:
         """The media leg could not be made, or broke: what the caller hears instead. None: he has
@@ -49,7 +54,9 @@ class LegReports:
                 session.handle(MediaClosed(clean=False))
             if session.end_reason is EndReason.TRANSFERRED:
                 return None
-            ended = Ended(EndReason.MEDIA_LOST, session.setup.agent, session.called)
+            # It may have come to its end already, and be about to release what it had.
+            reason = session.end_reason or EndReason.MEDIA_LOST
+            ended = Ended(reason, session.setup.agent, session.called)
             return await self._last_words(call_uuid, ended)
         if (known := self._manager.ended(call_uuid)) is not None:
             return await self._last_words(call_uuid, known)
@@ -74,8 +81,12 @@ class LegReports:
         """
         self._note_led(call_uuid)
         if words.owes_apology(ended):
-            delay_ms = await self._directory.place_of_person(ended.agent)
-            ended = replace(ended, person_delay_ms=delay_ms)
+            if call_uuid not in self._places:
+                place = await self._directory.place_of_person(ended.agent, refused=False)
+                self._places[call_uuid] = place
+                if len(self._places) > _PLACES_MOST:
+                    self._places.popitem(last=False)
+            ended = replace(ended, person_delay_ms=self._places[call_uuid])
         return words.last_words(ended, self._manager.conf.media.event_url)
 
     def _note_led(self, call_uuid: str) -> None:

@@ -18,10 +18,12 @@ from sessions_app.core.errors import ProviderError
 from sessions_app.core.events import (
     AgentAudio,
     AgentText,
+    CreateResponse,
     Event,
     ProviderCommand,
     ProviderLost,
     ProviderReady,
+    RequestRefused,
     ReserveFailed,
     ReserveOpened,
     ResponseDone,
@@ -62,7 +64,9 @@ class Model:
         self._opening: Provider | None = None
         self._again = asyncio.Event()
         self._reserve_wanted = asyncio.Event()
-        #: Something has come of this conversation; and what was wrong with it, the last time.
+        #: This conversation was asked for something, and nothing has come of that yet; and what
+        #: was wrong with it, the last time.
+        self._owes_answer = False
         self._answered = False
         self._trouble = ""
         self.opened = False
@@ -76,13 +80,15 @@ class Model:
         return self._provider.capabilities
 
     def send(self, command: ProviderCommand) -> None:
+        if isinstance(command, CreateResponse):
+            self._owes_answer = True
         self._provider.send(command)
 
     def reconnect(self) -> None:
         """Give up the conversation there is, if any, and begin another. From here on it tells
         nothing any more, even if it is breaking in this moment.
         """
-        if self._live is not None and self._reserve is None and not self._answered:
+        if self._live is not None and self._owes_answer:
             # However it failed, and though each failure might have been a passing one.
             self._fares(self._trouble or "it began no answer")
         self._live = None
@@ -140,7 +146,7 @@ class Model:
     async def _converse(self, inbox: Inbox, opened: bool) -> None:
         """One conversation, from handshake, or from where it was opened in reserve, to end."""
         provider = self._live = self._provider
-        self._answered, self._trouble = False, ""
+        self._owes_answer, self._answered, self._trouble = False, False, ""
         tell = partial(self._tell, provider)
         try:
             if not opened:
@@ -166,10 +172,15 @@ class Model:
             return
         # That it lets us in says little: one without money does, and then refuses every answer.
         match event:
-            case AgentAudio() | AgentText() if not self._answered:
-                # Later ones vouch for this session only, not for those that are still to be made.
-                self._answered = True
-                self._fares("")
+            case AgentAudio() | AgentText():
+                self._owes_answer = False
+                if not self._answered:
+                    # Later ones vouch for this session only, not for those still to be made.
+                    self._answered = True
+                    self._fares("")
+            case RequestRefused():
+                # It serves, and does not like what it was asked.
+                self._owes_answer = False
             case ResponseDone(status="failed"):
                 self._trouble = event.reason or "its responses fail"
                 if not event.retryable:

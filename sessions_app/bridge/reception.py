@@ -203,12 +203,13 @@ class Reception:
         return words.refusal(ended, self._event_url)
 
     async def _refused(self, agent: AgentProfile | None, called: str) -> Ended:
-        delay_ms = await self._directory.place_of_person(agent)
+        delay_ms = await self._directory.place_of_person(agent, refused=True)
         return Ended(EndReason.REFUSED, agent, called, delay_ms)
 
     async def lead_away(self, agent: AgentProfile | None, called: str) -> ncco.Ncco:
         """What a caller hears from the carrier who was served here and cannot be any more."""
-        return words.led_away(await self._refused(agent, called), self._event_url)
+        delay_ms = await self._directory.place_of_person(agent, refused=False)
+        return words.led_away(Ended(EndReason.LOST, agent, called, delay_ms), self._event_url)
 
     # ------------------------------------------------------------------ on hold
 

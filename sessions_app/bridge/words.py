@@ -133,11 +133,13 @@ def answer_after(ended: Ended, event_url: str) -> ncco.Ncco:
     return apology(ended.agent, ended.called, event_url)
 
 
-def person_lead_ms(agent: AgentProfile | None) -> int:
-    """How long a caller who is refused is spoken to before the agent's person is rung; 0: there is
-    no person.
+def person_lead_ms(agent: AgentProfile | None, *, refused: bool) -> int:
+    """How long a caller who is refused, or led away, is spoken to before the agent's person is
+    rung; 0: there is no person.
     """
-    return spoken_ms(_to_person(agent)) if agent and ncco.e164(agent.fallback_number) else 0
+    if agent is None or not ncco.e164(agent.fallback_number):
+        return 0
+    return spoken_ms(_to_person(agent, refused=refused))
 
 
 def refusal(ended: Ended, event_url: str) -> ncco.Ncco:
@@ -147,7 +149,7 @@ def refusal(ended: Ended, event_url: str) -> ncco.Ncco:
         return sorry()
     if not ended.person_delay_ms or not ncco.e164(agent.fallback_number):
         return ncco.apology(agent.apology, agent.language, None)
-    return _put_through(agent, _to_person(agent), ended, event_url)
+    return _put_through(agent, _to_person(agent, refused=True), ended, event_url)
 
 
 def led_away(ended: Ended, event_url: str) -> ncco.Ncco:
@@ -157,19 +159,22 @@ def led_away(ended: Ended, event_url: str) -> ncco.Ncco:
         return sorry()
     if not ended.person_delay_ms or not ncco.e164(agent.fallback_number):
         return ncco.apology(agent.apology, agent.language, None)
-    words = agent.apology.strip() or ncco.APOLOGY_WITH_PERSON
-    return _put_through(agent, words, ended, event_url)
+    return _put_through(agent, _to_person(agent, refused=False), ended, event_url)
 
 
 def _put_through(agent: AgentProfile, words: str, ended: Ended, event_url: str) -> ncco.Ncco:
     """As many words as it takes until the person's place in time has come."""
     more = lead_in(ended.person_delay_ms - spoken_ms(words))
     person = ncco.Person(agent.fallback_number, ended.called, event_url)
+    if more and (english := _english(agent.language)) != agent.language:
+        talk, connect = ncco.apology(words, agent.language, person)
+        return [talk, *ncco.say(more, english), connect]
     return ncco.apology(f"{words} {more}".strip(), agent.language, person)
 
 
-def _to_person(agent: AgentProfile) -> str:
-    own = "" if agent.when_busy is WhenBusy.PERSON else agent.apology.strip()
+def _to_person(agent: AgentProfile, *, refused: bool) -> str:
+    """Who is put through because all are busy needs no apology, if his agent says so."""
+    own = "" if refused and agent.when_busy is WhenBusy.PERSON else agent.apology.strip()
     return own or ncco.APOLOGY_WITH_PERSON
 
 

@@ -26,7 +26,7 @@ from sessions_app.core.phrases import Clips, Phrase
 from sessions_app.core.playback import Playback
 from sessions_app.core.recovery import TRIES_MOST, Recovery
 from sessions_app.core.responses import Responses, Wanted, again
-from sessions_app.core.speaking import Speaking
+from sessions_app.core.speaking import Speaking, speakable
 from sessions_app.core.tools import END_CALL, Tools
 from sessions_app.core.usage import UsageSum
 
@@ -147,7 +147,7 @@ class Call:
                 self._agent_audio(event, now, out)
             case ev.AgentText():
                 if not self.responses.is_dead(event.response_id):
-                    if event.text.strip():
+                    if speakable(event.text):
                         self.responses.wrote(event.response_id)
                         if self.speaking.external_voice:
                             self.patience.fed(now, event.response_id)
@@ -313,7 +313,9 @@ class Call:
         ending = self.goodbye.ending
         silent = not running.spoke and not running.called_tool
         whole = event.status == "completed" and ending is None
-        if event.status == "failed" or (silent and event.status in ("completed", "incomplete")):
+        # Who speaks himself gets an answer to that; else a silent one is none, however it ended.
+        nothing = silent and not (event.status == "cancelled" and self.listening.caller_speaks)
+        if event.status == "failed" or nothing:
             out.append(ev.Note("response_failed", event.reason or event.status))
             self.patience.drop_unheard(running.response_id, now, out)
             if ending is None or ending.said:

@@ -39,6 +39,13 @@ FELL_SILENT_MS = 3000.0
 SETTLED_KEPT = 64
 
 
+def speakable(text: str) -> bool:
+    """Else there is nothing to say: a speech service gives no sound for it, and calls that a
+    fault.
+    """
+    return any(sign.isalnum() for sign in text)
+
+
 class Speaking:
     """The items on their way to the caller, oldest first; each is settled once, heard or cut."""
 
@@ -253,8 +260,7 @@ class Speaking:
     def _speak(self, item: AgentItem, texts: list[str]) -> list[Command]:
         out: list[Command] = []
         for text in texts:
-            if not any(sign.isalnum() for sign in text):
-                # Nothing to say: a speech service gives no sound for it, and calls that a fault.
+            if not speakable(text):
                 continue
             out.append(SpeakClause(item.item_id, len(item.clauses), text))
             item.clauses.append(Clause(text))

@@ -16,6 +16,8 @@ import httpx
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from sessions_app.rehearsal import AWAY_S
+from sessions_app.sandbox.faults import Wish
 from sessions_app.sandbox.load import index_in
 from sessions_app.sandbox.soak import Figures, MemoryLog
 from sessions_app.sandbox.tally import CallResult
@@ -119,7 +121,10 @@ class Watch:
     def note(self, result: CallResult) -> None:
         """A call has ended, now."""
         self._done += 1
-        self._ended[result.index] = (monotonic(), result.fault)
+        wish = Wish.read(result.fault)
+        # Rows catch up when what was away is back.
+        late_s = AWAY_S if wish is not None and wish.fault.is_of_server else 0.0
+        self._ended[result.index] = (monotonic() + late_s, result.fault)
 
     async def look_on(self) -> None:
         """Looks every few seconds, until cancelled."""

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import DatabaseError, InternalError, OperationalError
 
 from sessions_app import conf, mirror
 from sessions_app.bridge import directory, housekeeping, preparing
@@ -365,6 +366,59 @@ def test_a_leg_that_could_not_be_hung_up_is_looked_after(house: Build, carrier_a
             left = {"u-1": "https://api-eu.vonage.com"} if carrier_away else {}
             assert manager.reconciler._left_up == left
             assert manager.get_active_session_count() == 0
+
+    asyncio.run(story())
+
+
+PERSON = CallPlan(AgentProfile(fallback_number="442079460111"))
+
+
+@pytest.mark.parametrize("away", [OperationalError, InternalError, DatabaseError])
+def test_a_caller_whose_media_broke_hears_the_same_words_each_time_it_is_told(
+    house: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Any,
+    away: type[DatabaseError],
+) -> None:
+    """Whatever is wrong with the database, and without taking a place each time."""
+
+    async def query(*_: object) -> None:
+        raise away("cannot write")
+
+    settings.VONAGE_CONNECTS_PER_SECOND = 3
+    building = house()
+    monkeypatch.setattr(mirror.Mirror, "query", query)
+
+    async def story() -> None:
+        async with building as manager:
+            for uuid in ("u-1", "u-2", "u-3", "u-4"):
+                await manager.create_session(uuid, plan=PERSON)
+            reports = [
+                await manager.reception.media_leg_failed(uuid, "CON")
+                for uuid in ("u-1", "u-2", "u-3", "u-4", "u-1", "u-4", "u-4")
+            ]
+            assert all(flow is not None and connects(flow) for flow in reports)
+            assert reports[4] == reports[0]
+            assert reports[3] == reports[5] == reports[6] != reports[0], "three in a second"
+
+    asyncio.run(story())
+
+
+def test_a_caller_who_was_bid_goodbye_hears_no_apology_while_that_call_is_released(
+    house: Build,
+) -> None:
+    async def story() -> None:
+        building = house()
+        building.suppliers.closing = slow
+        async with building as manager:
+            session = await manager.create_session("u-1", plan=PERSON)
+            await until(lambda: building.suppliers.open == 1)
+            session.handle(ev.CallerGone())
+            assert manager.get("u-1") is session
+            meanwhile = await manager.reception.media_leg_failed("u-1", "CON")
+            await session.wait_released()
+            assert meanwhile == await manager.reception.media_leg_failed("u-1", "CON")
+            assert meanwhile is not None and not connects(meanwhile)
 
     asyncio.run(story())
 

@@ -270,23 +270,37 @@ def test_a_session_that_breaks_while_its_follower_opens_is_replaced_and_that_one
     run(story())
 
 
-def test_a_session_that_is_renewed_before_it_was_asked_anything_has_not_failed() -> None:
+@pytest.mark.parametrize("why", ["renewed", "dropped", "refused what it was asked"])
+def test_a_session_that_owes_no_answer_has_not_failed(why: str) -> None:
+    """Else a network that is gone for a moment would turn callers away from a good service."""
+
     async def story() -> None:
         fares: list[str] = []
-        told: list[ev.Event] = []
-        providers = iter([FakeProvider(), FakeProvider()])
-        model = Model(
-            lambda: next(providers),
-            told.append,
-            lambda trouble, answered=True: fares.append(trouble),
-        )
+        first = FakeProvider()
+        providers = iter([first, FakeProvider()])
+
+        def note(trouble: str, *, answered: bool = True) -> None:
+            fares.append(trouble)
+
+        def tell(event: ev.Event) -> None:
+            if isinstance(event, ev.ProviderLost):
+                model.reconnect()
+
+        model = Model(lambda: next(providers), tell, note)
         running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
         await asyncio.sleep(0.1)
-        model.open_reserve()
+        if why == "renewed":
+            model.open_reserve()
+            await asyncio.sleep(0.1)
+            model.reconnect()
+        elif why == "dropped":
+            first.lost.set()
+        else:
+            model.send(ev.CreateResponse("r1", ev.Purpose.ANSWER))
+            assert first.emit is not None
+            first.emit(ev.RequestRefused("r1", busy=False, reason="invalid_value"))
+            model.reconnect()
         await asyncio.sleep(0.1)
-        model.reconnect()
-        await asyncio.sleep(0.1)
-        assert told == [ev.ProviderReady(None), ev.ReserveOpened(), ev.ProviderReady(None)]
         assert fares == ["", ""], "let in, twice"
         running.cancel()
         await asyncio.wait([running])

@@ -97,7 +97,7 @@ def test_whatever_an_agent_is_set_to_every_flow_is_valid_and_speaks_first(
 
 def test_a_refused_caller_hears_the_apology_then_the_person() -> None:
     set_to = agent(apology="All are busy.")
-    lead_ms = words.person_lead_ms(set_to)
+    lead_ms = words.person_lead_ms(set_to, refused=True)
     assert lead_ms == words.spoken_ms("All are busy.") > 0
     flow = words.refusal(Ended(EndReason.REFUSED, set_to, "442079460000", lead_ms), EVENT_URL)
     assert flow[0]["text"] == "All are busy."
@@ -115,7 +115,7 @@ def test_a_refused_caller_hears_the_apology_then_the_person() -> None:
 
 def test_a_caller_who_is_led_away_hears_the_apology_until_the_persons_place() -> None:
     set_to = agent(apology="We are cut off.", when_busy=WhenBusy.PERSON)
-    for delay_ms in (words.person_lead_ms(set_to), 9000):
+    for delay_ms in (words.person_lead_ms(set_to, refused=False), 9000):
         flow = words.led_away(
             Ended(EndReason.PROVIDER_FAILED, set_to, "442079460000", delay_ms), EVENT_URL
         )
@@ -127,15 +127,36 @@ def test_a_caller_who_is_led_away_hears_the_apology_until_the_persons_place() ->
     assert kinds(words.led_away(Ended(EndReason.LOST, None, "", 0), EVENT_URL)) == ["talk"]
 
 
+@pytest.mark.parametrize("when_busy", WhenBusy)
+def test_the_place_of_a_person_is_measured_by_what_is_said_before(when_busy: WhenBusy) -> None:
+    set_to = agent(apology="This is a long apology of the agent's own. " * 4, when_busy=when_busy)
+    for refused, speak in ((True, words.refusal), (False, words.led_away)):
+        lead_ms = words.person_lead_ms(set_to, refused=refused)
+        talk, _ = speak(Ended(EndReason.REFUSED, set_to, "", lead_ms), EVENT_URL)
+        assert words.spoken_ms(talk["text"]) == lead_ms
+
+
+def test_what_fills_the_time_until_then_is_not_read_in_a_language_that_it_is_not() -> None:
+    set_to = agent(apology="Es tut uns leid.", language="de-DE")
+    own, more, connect = words.led_away(Ended(EndReason.LOST, set_to, "", 9000), EVENT_URL)
+    assert (own["text"], own["language"]) == ("Es tut uns leid.", "de-DE")
+    assert more["language"] == "en-US"
+    assert words.spoken_ms(own["text"] + more["text"]) >= 9000
+    assert connect["action"] == "connect"
+
+
 def test_straight_to_the_person_needs_no_apology() -> None:
     set_to = agent(apology="All are busy.", when_busy=WhenBusy.PERSON)
     flow = words.refusal(
-        Ended(EndReason.REFUSED, set_to, "442079460000", words.person_lead_ms(set_to)), EVENT_URL
+        Ended(
+            EndReason.REFUSED, set_to, "442079460000", words.person_lead_ms(set_to, refused=True)
+        ),
+        EVENT_URL,
     )
     assert kinds(flow) == ["talk", "connect"]
     assert "busy" not in flow[0]["text"] and "putting you through" in flow[0]["text"]
     nobody = agent(apology="All are busy.", when_busy=WhenBusy.PERSON, fallback_number="")
-    assert words.person_lead_ms(nobody) == 0
+    assert words.person_lead_ms(nobody, refused=True) == 0
     assert (
         words.refusal(Ended(EndReason.REFUSED, nobody, "", 0), EVENT_URL)[0]["text"]
         == "All are busy."

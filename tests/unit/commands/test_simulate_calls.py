@@ -302,7 +302,7 @@ def test_nobody_rings_a_server_that_cannot_be_judged(server: FakeServer, load: F
         ("--faults=openai-mute@lunch", "read 'lunch' for openai-mute, wanted one of"),
         (
             "--faults=openai-sulks",
-            "read 'openai-sulks', wanted some of: none, all, suppliers, phone, matrix, server, openai-",
+            "read 'openai-sulks', wanted some of: none, all, suppliers, phone, matrix, server, ",
         ),
     ],
 )

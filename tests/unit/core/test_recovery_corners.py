@@ -439,3 +439,26 @@ def test_a_caller_who_goes_on_speaking_while_the_model_is_away_is_let_speak() ->
     line.do(ev.ProviderLost("close_1006", retryable=True), ev.CallerAudible(speaking=True))
     line.wait(8)
     assert "silence_broken" not in line.notes()
+
+
+@pytest.mark.parametrize("text", ["...", "—", "👍"])
+def test_an_answer_that_cannot_be_spoken_is_none(text: str) -> None:
+    line = Line(agent(), speaks=False, clips=(*CLIPS, GREETING_CLIP))
+    line.wait(3)
+    line.caller_says("u1", 1.0)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", text), ev.AgentItemDone("r1", "i1"))
+    line.do(ev.ResponseDone("r1", "completed"))
+    line.wait(1.0)
+    assert line.notes() == ["response_failed"]
+    assert line.last_request().purpose is ev.Purpose.ANSWER
+
+
+def test_a_response_that_is_cancelled_by_nobody_is_asked_for_again() -> None:
+    line = greeted(Line(clips=CLIPS))
+    line.caller_says("u1", 1.0)
+    line.started("r1")
+    line.do(ev.ResponseDone("r1", "cancelled"))
+    line.wait(1.0)
+    assert line.notes() == ["response_failed"]
+    assert line.last_request().purpose is ev.Purpose.ANSWER
