@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sessions_app.core import events as ev
 from sessions_app.core import prompts
 from sessions_app.core.parts import Parts
+from sessions_app.core.phrases import Phrase
 from sessions_app.core.recovery import TRIES_MOST, Recovery
 from sessions_app.core.responses import Wanted
 
@@ -255,6 +256,7 @@ class Patience:
     def break_silence(self, now: float, out: list[ev.Command]) -> None:
         parts = self._parts
         if parts.goodbye.said:
+            out.append(ev.Note("silence_broken", Phrase.GOODBYE.value))
             self._recovery.farewell(now, out)
             return
         self._stalled_s = self._stalled_since()

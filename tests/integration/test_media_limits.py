@@ -74,8 +74,12 @@ def test_a_caller_who_says_nothing_is_spoken_to_twice_and_then_bid_goodbye(house
             row = await house.rows.ended(uuid)
             assert row["end_reason"] == "caller_silent"
             said = [turn.text for turn in turns(house.rows, uuid, "agent")]
-            assert said == [GREETING, *words]
-            assert kinds(house.rows, uuid).count("caller_silent") == 2
+            told = kinds(house.rows, uuid)
+            # On a machine that stood still meanwhile the silence is broken from disk.
+            late = "silence_broken" in told
+            goodbye = "Thank you for calling. Goodbye." if late else words[-1]
+            assert said == [GREETING, *words[:2], goodbye], told
+            assert told.count("caller_silent") == 2
 
     house.run(scenario())
 
