@@ -265,7 +265,7 @@ def _named(name: str) -> list[Wish | None]:
         case "suppliers" | "phone":
             return [Wish(fault) for fault in OF_A_CALL if fault.is_of_phone == (name == "phone")]
         case "server":
-            return list(in_every_phase(OF_SERVER))
+            return [*in_every_phase(OF_SERVER)]
         case "matrix":
             return [None, *in_every_phase()]
     try:
