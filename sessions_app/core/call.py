@@ -276,7 +276,13 @@ class Call:
         """Our own ear. While there is no model to hear him, it is what stops the agent, but for
         short prepared words: what it hears may be an echo, or a cough.
         """
-        self.guard.ear(event.speaking, event.spoken_ms, now, model_ready=self.model.ready)
+        self.guard.ear(
+            event.speaking,
+            event.spoken_ms,
+            now,
+            model_ready=self.model.ready,
+            awaited=self.patience.awaited and not self.listening.caller_speaks,
+        )
         if event.speaking:
             self.parts.unanswered = True
             lonely = not self.model.ready and not self.speaking.only_prepared

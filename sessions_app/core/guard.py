@@ -30,8 +30,9 @@ SOFTLY_S = 20.0
 SOFTLY_TOLD_S = 8.0
 #: Nobody speaks for so long without a pause that our ear would notice: it hears a radio.
 SPEECH_MOST_S = 45.0
-#: When the model is sure that he has stopped, he may still go on for so long.
-GOES_ON_S = 2.0
+#: A model that owes him an answer and hears well has noticed by then that he speaks again; what it
+#: does not notice is a noise at his side. With `Limits.silence_s` it makes less than three seconds.
+CONFIRMED_S = 0.7
 #: So long after the agent's last sound its echo may still come from the phone.
 ECHO_S = 0.5
 
@@ -52,8 +53,10 @@ class Guard:
         self._filled_s = -math.inf
         #: The last moment at which the caller himself was to be heard.
         self._caller_s = -math.inf
-        self._ear_began_s = self._model_began_s = self._model_ended_s = -math.inf
+        self._ear_began_s = self._model_began_s = -math.inf
         self._ear_stopped_s: float | None = None
+        #: Since when our ear has been alone with what it hears, beside a model that hears well.
+        self._alone_s: float | None = None
         self._rehears_until_s = -math.inf
         self._rehears = False
         self.audible = False
@@ -64,18 +67,26 @@ class Guard:
 
     # ------------------------------------------------------------------ the caller
 
-    def ear(self, speaking: bool, spoken_ms: float, now: float, *, model_ready: bool) -> None:
-        """Our ear heard him begin, or stop; `spoken_ms` of it were loud."""
+    def ear(
+        self, speaking: bool, spoken_ms: float, now: float, *, model_ready: bool, awaited: bool
+    ) -> None:
+        """Our ear heard him begin, or stop; `spoken_ms` of it were loud. `awaited`: he is waiting
+        for the agent. Then a model that is there has to hear him too, else it is not him.
+        """
         self.audible = speaking
+        believed = not (model_ready and awaited)
+        self._alone_s = now if speaking and not believed else None
+        if believed:
+            self._caller_s = now if speaking else now - PAUSE_S
         if speaking:
-            self._caller_s = self._ear_began_s = now
+            self._ear_began_s = now
             self._ear_stopped_s = None
             return
-        self._caller_s = self._ear_stopped_s = now - PAUSE_S
+        self._ear_stopped_s = now - PAUSE_S
         heard_by_model = self._model_began_s >= self._ear_began_s - AGREE_S
         agent_s = self._playback.sounds_until_s()
         # A model may well know the agent's own voice when it comes back.
-        echo = agent_s is not None and self._caller_s <= agent_s + ECHO_S
+        echo = agent_s is not None and self._ear_stopped_s <= agent_s + ECHO_S
         self._spoken_ms = spoken_ms
         if model_ready and spoken_ms >= SPOKEN_MS and not heard_by_model and not echo:
             self.unheard_s = now
@@ -85,13 +96,16 @@ class Guard:
         self._model_began_s = now
         self._rehears = now < self._rehears_until_s
         self.unheard_s, self._unheard_in_a_row = None, 0
+        self._alone_s = None
         if not self._rehears:
             self._caller_s = now
 
     def model_hears_end(self, now: float) -> None:
-        """The model heard him stop. If our ear heard him too, it knows better when."""
-        self._model_ended_s = now
-        if now >= self._rehears_until_s and self._ear_began_s < self._model_began_s - AGREE_S:
+        """The model heard him stop. If our ear heard him stop too, it knows better when."""
+        if self.audible:
+            self._alone_s = now
+        ear_missed_him = self._ear_began_s < self._model_began_s - AGREE_S
+        if self.audible or (ear_missed_him and now >= self._rehears_until_s):
             self._caller_s = now - min(self._turn_end_s, 1.0)
 
     def tell_unheard(self) -> int:
@@ -109,11 +123,13 @@ class Guard:
 
     def rehears(self, until_s: float) -> None:
         """What a new session hears until then, it hears a second time: the caller has long been
-        silent. If it hears nothing, he is unheard.
+        silent. If it hears nothing, he is unheard, or it is not him that our ear still hears.
         """
         self._rehears_until_s = until_s
         self._model_began_s = -math.inf
-        if not self.audible:
+        if self.audible:
+            self._alone_s = until_s
+        else:
             self.unheard_s = until_s
 
     def silent_since(self, now: float) -> None:
@@ -157,13 +173,13 @@ class Guard:
             return None
         sounds_until_s = self._playback.sounds_until_s() or opened_s
         heard_s = max(opened_s, self._caller_s, sounds_until_s)
-        if self.audible:
-            # He speaks for as long as his phone sends, unless it is something else that we hear.
-            began_s, ended_s = self._ear_began_s, self._model_ended_s
-            anew = caller_speaks or began_s >= ended_s
-            most_s = began_s + SPEECH_MOST_S if anew else ended_s + GOES_ON_S
-            heard_s = max(heard_s, min(frame_s, most_s))
         at_s = heard_s + self._limits.silence_s
+        if self.audible and self._alone_s is not None:
+            at_s = max(at_s, self._alone_s + CONFIRMED_S)
+        elif self.audible:
+            # He speaks for as long as his phone sends, unless it is something else that we hear.
+            speaks_s = min(frame_s, self._ear_began_s + SPEECH_MOST_S)
+            at_s = max(at_s, speaks_s + self._limits.silence_s)
         if not caller_speaks or self.audible:
             return at_s
         told = self._filled_s >= self._model_began_s

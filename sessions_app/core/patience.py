@@ -230,7 +230,7 @@ class Patience:
     def break_silence_at_s(self) -> float | None:
         """When something is to be said, should nothing be heard until then."""
         parts = self._parts
-        if parts.phone.opened_s is None or not self._owed():
+        if parts.phone.opened_s is None or not self.awaited:
             return None
         return parts.guard.break_silence_at_s(
             parts.phone.opened_s,
@@ -238,7 +238,8 @@ class Patience:
             caller_speaks=parts.listening.caller_speaks,
         )
 
-    def _owed(self) -> bool:
+    @property
+    def awaited(self) -> bool:
         """The caller waits for the agent; otherwise it is the agent who waits for him."""
         parts = self._parts
         return (

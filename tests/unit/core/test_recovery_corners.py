@@ -10,6 +10,7 @@ from sessions_app.core.limits import Limits
 from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, greeted, pcm, silent_pcm
 
 PERSON = "442079460111"
+ONE_MOMENT = ev.Note("silence_broken", "one_moment")
 
 
 def talk(*, person: str = "", nudge_after_s: float = 120.0, life_s: float | None = None) -> Line:
@@ -420,8 +421,67 @@ def test_a_radio_beside_the_caller_keeps_nobody_waiting_for_an_answer() -> None:
     line = talk()
     line.do(ev.CallerAudible(speaking=True))
     line.caller_says("u1", 1.0, "Question?")
-    line.wait(4.3)
+    line.wait(2.9)
     assert "silence_broken" in line.notes()
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.7, 1.6])
+@pytest.mark.parametrize("loud_s", [0.3, 1.2, 60.0])
+def test_noise_that_begins_after_his_question_does_not_pass_for_his_voice(
+    after_s: float, loud_s: float
+) -> None:
+    """A radio, a child, a street: whoever waits is spoken to within three seconds all the same."""
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    asked_s = line.now
+    line.started("r1")
+    line.wait(after_s)
+    while line.now < asked_s + 6:
+        line.do(ev.CallerAudible(speaking=True))
+        line.wait(loud_s)
+        line.do(ev.CallerAudible(speaking=False, spoken_ms=min(loud_s, 3.0) * 1000))
+        line.wait(PAUSE_S)
+    (told_s, *_) = [done.at_s for done in line.done if done.command == ONE_MOMENT]
+    assert told_s - asked_s < 2.95
+
+
+@pytest.mark.parametrize(("hears", "told"), [(True, False), (False, True)])
+def test_noise_that_a_new_session_does_not_hear_either_is_no_voice(hears: bool, told: bool) -> None:
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    line.do(ev.ProviderLost("close_1006", retryable=True), ev.CallerAudible(speaking=True))
+    line.wait(0.4)
+    line.do(ev.ProviderReady(3600.0))
+    line.wait(0.8)
+    if hears:
+        line.do(ev.SpeechStarted("u2"))
+    line.wait(1.5)
+    assert (ONE_MOMENT in line.all(ev.Note)) is told
+
+
+def test_a_caller_who_goes_on_with_his_question_is_let_speak() -> None:
+    """A model that hears him says so at once; then our ear is believed."""
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    line.wait(1.4)
+    line.do(ev.CallerAudible(speaking=True))
+    line.wait(0.6)
+    line.do(ev.SpeechStarted("u2"))
+    line.wait(6)
+    assert "silence_broken" not in line.notes()
+
+
+def test_who_speaks_to_a_deaf_model_is_not_spoken_over() -> None:
+    """Nobody waits for the agent: what only our ear hears is his voice, for as long as it takes."""
+    line = talk()
+    line.do(ev.CallerAudible(speaking=True))
+    line.wait(8)
+    assert line.notes() == []
+    line.do(ev.CallerAudible(speaking=False, spoken_ms=7000))
+    line.wait(0.9)
+    assert line.notes() == []
+    line.wait(0.4)
+    assert line.notes() == ["caller_unheard"]
 
 
 def test_a_radio_that_the_model_listens_to_ends_some_time() -> None:
