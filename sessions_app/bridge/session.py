@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.bridge.model import Fares, Model
 from sessions_app.bridge.outbox import MediaSocket, Outbox
+from sessions_app.bridge.release import Step, release
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.bridge.voice import VoiceQueue
 from sessions_app.core import events as ev
@@ -34,8 +35,6 @@ from sessions_app.providers.base import Provider, Voice
 
 logger = logging.getLogger(__name__)
 
-#: Each step of a release may take so long; a peer that hangs holds nobody up.
-STEP_TIMEOUT_S = 1.2
 #: The REST hang-up of the caller's leg, with its retries.
 HANG_UP_TIMEOUT_S = 1.5
 
@@ -189,38 +188,20 @@ class CallSession:
             logger.exception("a fault of ours at the very end of a call")
 
     def _own(self, stack: AsyncExitStack) -> None:
-        """What the call uses, pushed before it is opened, released last in first out."""
-        if (voice := self._voice) is not None:
-            stack.push_async_callback(
-                self._release, "Closed Speechmatics HTTP client", voice.close, self._voice_was_used
-            )
-        stack.push_async_callback(
-            self._release, "Closed Vonage WebSocket", self._close_socket, lambda: self.media_opened
-        )
-        stack.push_async_callback(
-            self._release,
-            f"Closed {self._model.name} WebSocket",
-            self._model.close,
-            lambda: self._model.opened,
-        )
+        """What the call uses, pushed before it is opened."""
+        model, voice = self._model, self._voice
+        steps = [
+            Step(f"Closed {model.name} WebSocket", model.close, lambda: model.opened),
+            Step("Closed Vonage WebSocket", self._close_socket, lambda: self.media_opened),
+        ]
+        if voice is not None:
+            steps.append(Step("Closed Speechmatics HTTP client", voice.close, self._voice_was_used))
+        stack.push_async_callback(release, steps)
         stack.callback(logger.info, "🧹 Starting session cleanup...")
 
     def _voice_was_used(self) -> bool:
         spare = self.setup.voice is None
         return self._speaker is not None and (self._speaker.used or not spare)
-
-    async def _release(
-        self, done: str, close: Callable[[], Awaitable[None]], was_opened: Callable[[], bool]
-    ) -> None:
-        """A step of the release: bounded in time, logged, unable to skip the next."""
-        try:
-            async with asyncio.timeout(STEP_TIMEOUT_S):
-                await close()
-        except Exception as error:
-            logger.warning("✗ Failed: %s: %s", done, str(error) or "timed out")
-        else:
-            if was_opened():
-                logger.info("✓ %s", done)
 
     async def _converse(self) -> None:
         try:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from sessions_app.bridge import session as session_module
+from sessions_app.bridge.release import STEP_TIMEOUT_S
 from sessions_app.bridge.session import CallSession
 from sessions_app.core import events as ev
 from sessions_app.core.audio import audible
@@ -41,7 +42,7 @@ DONE = "[uuid-1] ✅ Session cleanup completed - all resources released"
 STEPS = (START, PROVIDER, VONAGE, SPEECH, DONE)
 
 #: Every step of a release, each at its bound.
-RELEASE_MOST_S = 3 * session_module.STEP_TIMEOUT_S + session_module.HANG_UP_TIMEOUT_S + 0.1
+RELEASE_MOST_S = STEP_TIMEOUT_S + session_module.HANG_UP_TIMEOUT_S + 0.1
 
 
 def steps(lines: Lines) -> list[str]:
