@@ -102,9 +102,11 @@ class MediaConsumer(AsyncConsumer):
             session.open_media(phone)
             if not session.over:
                 await self._listen(session, phone, receive)
+            # A call may wait for another socket a moment, where this one broke.
+            await session.wait_released()
         finally:
-            # However this ends, cancelled or with an error, the call ends with it, and the socket
-            # too, should the session not have taken it.
+            # Should this be cancelled, or fail, the call ends with it, and the socket too, if the
+            # session has not taken it.
             try:
                 await session.close(ev.EndReason.MEDIA_LOST)
             finally:

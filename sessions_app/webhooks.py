@@ -13,6 +13,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
+from sessions_app.bridge.leg_reports import MediaLeg
 from sessions_app.bridge.manager import get_manager
 from sessions_app.bridge.plan import IncomingCall
 from sessions_app.bridge.words import HOLD_ROUNDS, nobody, sorry
@@ -157,10 +158,21 @@ async def event(params: Params) -> HttpResponse:
         elif status in MEDIA_FAILED:
             logger.warning("the media leg reports %s", status)
             conversation_uuid = _text(params, "conversation_uuid")
-            flow = await reception.media_leg_failed(call_uuid, conversation_uuid)
+            flow = await reception.media_leg_failed(
+                call_uuid,
+                conversation_uuid,
+                MediaLeg(leg, _generation(headers)),
+                broke=status == "disconnected",
+            )
             if flow is not None:
                 return _flow(flow)
     return HttpResponse(status=204)
+
+
+def _generation(headers: object) -> int:
+    """Which of a call's sockets it is, by the headers that we gave it; 0: they do not say."""
+    told = _clean(headers.get("socket")) if isinstance(headers, dict) else ""
+    return int(told) if told.isascii() and told.isdecimal() and len(told) < 10 else 0
 
 
 def _held(params: Params) -> tuple[str, int] | None:

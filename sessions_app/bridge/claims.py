@@ -44,12 +44,12 @@ class Claims:
             if ticket.generation <= session.claimed:
                 raise TicketRefused("the ticket has been used")
             await self._spend(ticket)
-            if session.media_opened or session.claimed:
+            if session.taken:
                 try:
                     session = await self._replace(session)
                 except CapacityReached as closing:
                     raise TicketRefused(str(closing)) from None
-            session.claimed = ticket.generation
+            session.claimed, session.taken = ticket.generation, True
             session.setup.mirror.claimed(ticket.generation)
             return session
 
@@ -100,5 +100,5 @@ class Claims:
                 )
         except (CapacityReached, DatabaseError, TimeoutError) as reason:
             raise TicketRefused(f"the call is not known here: {reason}") from None
-        session.ticket, session.claimed = ticket, ticket.generation
+        session.ticket, session.claimed, session.taken = ticket, ticket.generation, True
         return session

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError
 from django.utils import timezone
 
 from sessions_app import rows
-from sessions_app.bridge import words
+from sessions_app.bridge import connects, words
+from sessions_app.bridge.connects import Connects
 from sessions_app.bridge.directory import DATABASE_PATIENCE_S, Directory
-from sessions_app.bridge.plan import Ended
+from sessions_app.bridge.plan import CapacityReached, Ended
+from sessions_app.bridge.session import CallSession
 from sessions_app.core.agent import AgentProfile
-from sessions_app.core.events import CallerAnswered, CallerGone, EndReason, MediaClosed
+from sessions_app.core.events import (
+    CallerAnswered,
+    CallerGone,
+    EndReason,
+    MediaAwaited,
+    MediaClosed,
+)
 from sessions_app.lost import LED_TO_WORDS
 from sessions_app.models import CallRecord
 from sessions_app.telephony.vonage import ncco
@@ -22,10 +31,18 @@ from sessions_app.telephony.vonage import ncco
 if TYPE_CHECKING:
     from sessions_app.bridge.manager import SessionManager
 
-#: A socket that brought a frame this lately is not lost, whatever a late report says.
-_MEDIA_FRESH_S = 1.0
+#: A line that breaks more often in one call would break again.
+_BROKEN_MOST = 2
 #: The carrier repeats a report within a minute or so.
 _PLACES_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLeg:
+    """One of our sockets, as the carrier names it. `generation`: of its ticket, 0 if not known."""
+
+    uuid: str
+    generation: int = 0
 
 
 def ended_by(record: CallRecord, agent: AgentProfile | None) -> Ended:
@@ -38,20 +55,77 @@ def ended_by(record: CallRecord, agent: AgentProfile | None) -> Ended:
 class LegReports:
     """Takes the carrier's reports for one manager."""
 
-    def __init__(self, manager: SessionManager, directory: Directory) -> None:
+    def __init__(self, manager: SessionManager, directory: Directory, connects: Connects) -> None:
         self._manager = manager
         self._directory = directory
+        self._connects = connects
         #: By call: when its person is rung, so that the same report again gets the same words.
         self._places: OrderedDict[str, int] = OrderedDict()
 
-    async def media_leg_failed(self, call_uuid: str, conversation_uuid: str) -> ncco.Ncco | None:
-        """The media leg could not be made, or broke: what the caller hears instead. None: he has
+    async def media_leg_failed(
+        self, call_uuid: str, conversation_uuid: str, leg: MediaLeg, *, broke: bool
+    ) -> ncco.Ncco | None:
+        """The media leg could not be made, or `broke`: what the caller hears instead. None: he has
         been transferred, and must not be called back from where he is.
         """
+        if broke:
+            async with self._manager.alone(call_uuid):
+                flow = await self._connect_again(call_uuid, leg)
+            if flow is not None:
+                return flow
+        return await self._no_more_media(call_uuid, conversation_uuid)
+
+    async def _connect_again(self, call_uuid: str, leg: MediaLeg) -> ncco.Ncco | None:
+        """His conversation goes on over another socket, the same for the same leg however often it
+        is reported. None: there is none to go on with here, or it broke too often.
+        """
+        session = self._manager.get(call_uuid)
+        if session is None or session.over:
+            return None
+        known = leg.uuid in self._manager.plan_of(call_uuid).broken_legs
+        left_behind = session.taken and 0 < leg.generation < session.claimed
+        if not known and not left_behind:
+            session = await self._await_again(session, leg.uuid)
+            if session is None:
+                return None
+        ticket = await self._connects.renewed(session)
+        delay_ms = self._manager.plan_of(call_uuid).connect_delay_ms
+        agent = session.setup.agent
+        return self._connects.flow(session.called, ticket, agent, delay_ms, again=True)
+
+    async def _await_again(self, session: CallSession, leg_uuid: str) -> CallSession | None:
+        """Whoever awaits the caller's next socket: a new session, which knows what was said."""
+        uuid, plan = session.call_uuid, self._manager.plan_of(session.call_uuid)
+        if not session.may_be_connected_again or len(plan.broken_legs) >= _BROKEN_MOST:
+            return None
+        ticket = connects.after(session, int(time.time()))
+        delay_ms = await self._connects.keep(ticket)
+        if session.over:
+            # It was given up while the ticket was kept.
+            return None
+        plan = replace(plan, broken_legs=(*plan.broken_legs, leg_uuid), connect_delay_ms=delay_ms)
+        if session.media_gone:
+            former = session
+            try:
+                session = await self._manager.begin(
+                    uuid, former.caller, former.called, former.user_id, plan
+                )
+            except CapacityReached:
+                return None
+            session.claimed = former.claimed
+            session.handle(CallerAnswered())
+        else:
+            # A late report of an older leg, perhaps: should a socket come, it takes over.
+            self._manager.amend(uuid, plan)
+            session.handle(MediaAwaited())
+        session.ticket = ticket
+        return session
+
+    async def _no_more_media(self, call_uuid: str, conversation_uuid: str) -> ncco.Ncco | None:
         session = self._manager.get(call_uuid)
         if session is not None:
-            if session.media_age_s() > _MEDIA_FRESH_S:
-                session.handle(MediaClosed(clean=False))
+            if session.media_gone:
+                session.handle(MediaClosed(clean=False, for_good=True))
             if session.end_reason is EndReason.TRANSFERRED:
                 return None
             # It may have come to its end already, and be about to release what it had.

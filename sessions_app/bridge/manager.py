@@ -20,7 +20,7 @@ from typing import Any
 from django.utils import timezone
 
 from sessions_app import conf as conf_module
-from sessions_app.bridge import housekeeping, preparing
+from sessions_app.bridge import housekeeping, preparing, words
 from sessions_app.bridge.keyed_locks import KeyedLocks
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.provider_watch import ProviderWatch
@@ -28,7 +28,6 @@ from sessions_app.bridge.reception import Reception
 from sessions_app.bridge.reconciler import Reconciler
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
-from sessions_app.bridge.words import SLOWEST_VOICE
 from sessions_app.conf import Conf
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason, EndRequested
@@ -266,7 +265,8 @@ class SessionManager:
     ) -> CallSession:
         rate_hz = self.conf.media.rate_hz
         # The phone's socket comes when the words before it have been spoken.
-        spoken_s = plan.connect_delay_ms / 1000 * SLOWEST_VOICE
+        again_ms = words.again_ms(plan.agent) if plan.broken_legs else 0
+        spoken_s = max(plan.connect_delay_ms, again_ms) / 1000 * words.SLOWEST_VOICE
         limits = self.conf.limits
         setup = CallSetup(
             agent=plan.agent,
@@ -345,10 +345,10 @@ class SessionManager:
     def plan_of(self, call_uuid: str) -> CallPlan:
         return self._plans[call_uuid]
 
-    def delay_connect(self, call_uuid: str, delay_ms: int) -> None:
-        """The next connect of a live call has a place of its own."""
-        if (plan := self._plans.get(call_uuid)) is not None:
-            self._plans[call_uuid] = replace(plan, connect_delay_ms=delay_ms)
+    def amend(self, call_uuid: str, plan: CallPlan) -> None:
+        """A live call goes on by this plan, should another session take its session's place."""
+        if call_uuid in self._plans:
+            self._plans[call_uuid] = plan
 
     def get_active_session_count(self) -> int:
         return len(self._sessions)

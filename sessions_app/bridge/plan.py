@@ -53,5 +53,7 @@ class CallPlan:
     clips: Clips = field(default_factory=Clips)
     #: How long the caller is spoken to before the media connects.
     connect_delay_ms: int = 0
+    #: The media legs of this call that broke and were made up for by another, oldest first.
+    broken_legs: tuple[str, ...] = ()
     #: What was said so far, where this session takes the place of another of the same call.
     memory: Memory | None = None

@@ -9,13 +9,13 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, IntegrityError
+from django.db import IntegrityError
 
 from sessions_app import admission, rows
 from sessions_app.bridge import words
 from sessions_app.bridge.claims import Claims
+from sessions_app.bridge.connects import Connects
 from sessions_app.bridge.directory import (
-    DATABASE_PATIENCE_S,
     DatabaseAway,
     Directory,
     Found,
@@ -23,7 +23,6 @@ from sessions_app.bridge.directory import (
 )
 from sessions_app.bridge.leg_reports import LegReports, ended_by
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended, IncomingCall
-from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile, WhenBusy
 from sessions_app.core.events import EndReason
@@ -44,7 +43,8 @@ class Reception:
         self._manager = manager
         self._directory = Directory(manager)
         self.claim = Claims(manager).claim
-        reports = LegReports(manager, self._directory)
+        self._connects = Connects(manager, self._directory)
+        reports = LegReports(manager, self._directory, self._connects)
         self.media_leg_failed, self.caller_leg = reports.media_leg_failed, reports.caller_leg
         self.remember_default = self._directory.remember_default
 
@@ -68,10 +68,10 @@ class Reception:
     async def _known_here(self, call: IncomingCall) -> ncco.Ncco | None:
         """A call that this process has, or had lately."""
         if (session := self._manager.get(call.uuid)) is not None:
-            ticket = await self._renewed(session)
+            ticket = await self._connects.renewed(session)
             if self._manager.get(call.uuid) is session:
                 delay_ms = self._manager.plan_of(call.uuid).connect_delay_ms
-                return self._connect(session.called, ticket, session.setup.agent, delay_ms)
+                return self._connects.flow(session.called, ticket, session.setup.agent, delay_ms)
             # It came to its end while the ticket was kept.
         if (ended := self._manager.ended(call.uuid)) is not None:
             return words.answer_after(ended, self._event_url)
@@ -102,8 +102,8 @@ class Reception:
         # A retry that came to another process than the first: the call stays where it is.
         ticket, delay_ms = ticket_after(record, now_s), record.connect_delay_ms
         if ticket.generation != record.ticket_generation:
-            delay_ms = await self._keep_ticket(ticket)
-        return self._connect(call.called, ticket, agent, delay_ms, found.media_url)
+            delay_ms = await self._connects.keep(ticket)
+        return self._connects.flow(call.called, ticket, agent, delay_ms, media_url=found.media_url)
 
     async def _begin(self, call: IncomingCall, found: Found, ticket: Ticket) -> ncco.Ncco:
         assert found.agent is not None
@@ -122,59 +122,7 @@ class Reception:
         session.ticket = ticket
         if found.from_memory:
             session.setup.mirror.connects_after(found.delay_ms)
-        return self._connect(call.called, ticket, found.agent, found.delay_ms)
-
-    async def _renewed(self, session: CallSession) -> Ticket:
-        """The session's ticket; a new one once the socket has opened or it has grown old."""
-        ticket = session.ticket
-        assert ticket is not None
-        now_s = int(time.time())
-        if session.claimed < ticket.generation and ticket.fresh(now_s):
-            return ticket
-        # Another process may have given newer ones of this call, one of which was spent here.
-        generation = max(ticket.generation, session.claimed) + 1
-        session.ticket = Ticket(ticket.call_uuid, generation, now_s)
-        self._manager.delay_connect(session.call_uuid, await self._keep_ticket(session.ticket))
-        return session.ticket
-
-    async def _keep_ticket(self, ticket: Ticket) -> int:
-        """Write it before it is given out, so that every process gives the same one; gives how far
-        away the place of its connect is.
-        """
-        try:
-            delay_ms = await self._directory.place()
-        except CapacityReached:
-            # The call has its slot and must be served, however many others connect.
-            delay_ms = 0
-        uuid, generation, issued_s = ticket.call_uuid, ticket.generation, ticket.issued_s
-        try:
-            await self._manager.mirror.query(
-                lambda: rows.keep_ticket(uuid, generation, issued_s, delay_ms), DATABASE_PATIENCE_S
-            )
-        except (DatabaseError, TimeoutError) as away:
-            logger.warning("a new ticket is known to this process only: %s", away)
-        return delay_ms
-
-    def _connect(
-        self,
-        called: str,
-        ticket: Ticket,
-        agent: AgentProfile,
-        delay_ms: int,
-        media_url: str = "",
-    ) -> ncco.Ncco:
-        media = self._manager.conf.media
-        limit_s = min(agent.max_call_s or 7200, self._manager.conf.limits.max_s) + 60
-        return words.connect_media(
-            agent,
-            uri=f"{media_url or media.socket_url}/media/{ticket.text()}",
-            rate_hz=media.rate_hz,
-            event_url=self._event_url,
-            headers={"call_uuid": ticket.call_uuid},
-            caller_id=called,
-            limit_s=int(limit_s),
-            delay_ms=delay_ms,
-        )
+        return self._connects.flow(call.called, ticket, found.agent, found.delay_ms)
 
     @property
     def _event_url(self) -> str:

@@ -41,6 +41,9 @@ HANG_UP_TIMEOUT_S = 1.5
 #: What the phone sends at a time.
 FRAME_MS = 20.0
 
+#: A socket that brought a frame this lately is not lost, whatever a late report says.
+MEDIA_FRESH_S = 1.0
+
 #: A clock so late has not been late: the process stood still, suspended or starved. Less than what
 #: would make a healthy phone look frozen.
 STOOD_STILL_S = 1.5
@@ -103,6 +106,8 @@ class CallSession:
         #: The newest media ticket given out for this call, and the newest one spent.
         self.ticket: Ticket | None = None
         self.claimed = 0
+        #: A socket has been let in for this session.
+        self.taken = False
         self._clock = clock
         self._began_s = clock()
         self._loop = asyncio.get_running_loop()
@@ -291,6 +296,20 @@ class CallSession:
         if (speaking := self._ear.hear(frame, now)) is not None:
             spoken_ms = self._ear.loud_frames * FRAME_MS
             self.handle(ev.CallerAudible(speaking, spoken_ms))
+
+    @property
+    def media_gone(self) -> bool:
+        """A report that its media failed may be true: its socket broke or brings nothing, or none
+        has come.
+        """
+        if not self.media_opened:
+            return not self.taken
+        return self._call.media_broke or self.media_age_s() > MEDIA_FRESH_S
+
+    @property
+    def may_be_connected_again(self) -> bool:
+        """The conversation was under way, and is still to be gone on with."""
+        return self._call.may_go_on
 
     def media_age_s(self) -> float:
         """How long ago the phone last sent anything."""

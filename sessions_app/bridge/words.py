@@ -9,6 +9,8 @@ from typing import Any
 from sessions_app.bridge.plan import Ended
 from sessions_app.core.agent import AgentProfile, WhenBusy
 from sessions_app.core.events import EndReason
+from sessions_app.core.phrases import Phrase
+from sessions_app.prepared import wording
 from sessions_app.telephony.vonage import ncco
 
 #: Ends after which the caller was bid goodbye; after all others he is owed an apology.
@@ -68,6 +70,18 @@ def _english(language: str) -> str:
     return language if language.lower().startswith("en") else ncco.DEFAULT_LANGUAGE
 
 
+def _one_moment(language: str) -> ncco.Ncco:
+    house = wording.HOUSE.get(wording.main_language(language))
+    if house is None:
+        house, language = wording.HOUSE[wording.ENGLISH], ncco.DEFAULT_LANGUAGE
+    return ncco.say(house[Phrase.ONE_MOMENT], language)
+
+
+def again_ms(agent: AgentProfile) -> int:
+    """How long a caller who is connected again is spoken to, at least."""
+    return spoken_ms(_one_moment(agent.language)[0]["text"])
+
+
 def connect_media(
     agent: AgentProfile,
     *,
@@ -78,8 +92,12 @@ def connect_media(
     caller_id: str,
     limit_s: int,
     delay_ms: int,
+    again: bool = False,
 ) -> ncco.Ncco:
-    """The caller is connected to our socket, and spoken to until then."""
+    """The caller is connected to our socket, and spoken to until then; at once, in the language of
+    the conversation, if he was connected before and it broke off.
+    """
+    first = _one_moment(agent.language) if again else []
     connect = ncco.connect_media(
         uri=uri,
         rate_hz=rate_hz,
@@ -88,8 +106,8 @@ def connect_media(
         caller_id=caller_id,
         limit_s=limit_s,
     )
-    words = lead_in(delay_ms)
-    return [*(ncco.say(words, _english(agent.language)) if words else []), *connect]
+    words = lead_in(delay_ms - sum(spoken_ms(talk["text"]) for talk in first))
+    return [*first, *(ncco.say(words, _english(agent.language)) if words else []), *connect]
 
 
 def sorry() -> ncco.Ncco:

@@ -30,6 +30,15 @@ from sessions_app.core.speaking import Speaking, speakable
 from sessions_app.core.tools import END_CALL, Tools
 from sessions_app.core.usage import UsageSum
 
+#: What still counts when there is no line to the caller: the end, and the words he said last.
+_WITHOUT_A_LINE = (
+    ev.CallerGone
+    | ev.CallerTranscript
+    | ev.EndRequested
+    | ev.MediaClosed
+    | ev.Tick
+    | ev.TranscriptionUsage
+)
 #: A tick that comes so late means that this process, or its machine, stood still.
 ASLEEP_S = 1.0
 
@@ -111,25 +120,26 @@ class Call:
     def over(self) -> bool:
         return self._over
 
+    @property
+    def media_broke(self) -> bool:
+        """The line is gone, and the caller perhaps not."""
+        return self.phone.broken_s is not None
+
+    @property
+    def may_go_on(self) -> bool:
+        """A conversation has begun that nobody has ended."""
+        return not self._over and self.phone.opened_s is not None and self.goodbye.ending is None
+
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Everything that follows from the event at this time."""
         if self._over:
             return []
         out: list[ev.Command] = []
         self._handled_s = now
-        self.patience.note_quiet(now)
-        if self.model.ready or not isinstance(event, ev.FromModel):
+        if not self.media_broke:
+            self._converse(event, now, out)
+        elif isinstance(event, _WITHOUT_A_LINE):
             self._take(event, now, out)
-        if not self._over:
-            self.patience.note_quiet(now)
-            self._count_spoken(out)
-            out += self.speaking.settle(now, self.phone.clock_ms(now))
-            if ending := self.goodbye.due(now):
-                self._end(ending.reason, now, out, hang_up=ending.hang_up)
-            elif (renew_at := self.recovery.renew_at_s()) is not None and now >= renew_at:
-                self.recovery.renew(now, out)
-            elif self._may_ask() and (request := self.responses.ask(now)):
-                out.append(request)
         self.memory.keep(out)
         if self.parts.unanswered != self._retaining:
             self._retaining = self.parts.unanswered
@@ -140,6 +150,22 @@ class Call:
         return out
 
     # ------------------------------------------------------------------ events
+
+    def _converse(self, event: ev.Event, now: float, out: list[ev.Command]) -> None:
+        self.patience.note_quiet(now)
+        if self.model.ready or not isinstance(event, ev.FromModel):
+            self._take(event, now, out)
+        if self._over or self.media_broke:
+            return
+        self.patience.note_quiet(now)
+        self._count_spoken(out)
+        out += self.speaking.settle(now, self.phone.clock_ms(now))
+        if ending := self.goodbye.due(now):
+            self._end(ending.reason, now, out, hang_up=ending.hang_up)
+        elif (renew_at := self.recovery.renew_at_s()) is not None and now >= renew_at:
+            self.recovery.renew(now, out)
+        elif self._may_ask() and (request := self.responses.ask(now)):
+            out.append(request)
 
     def _take(self, event: ev.Event, now: float, out: list[ev.Command]) -> None:
         match event:
@@ -199,6 +225,8 @@ class Call:
                     # It came after all, while the carrier was being asked.
                     self.goodbye.ending = None
                 self.greeting.begin(out)
+            case ev.MediaAwaited():
+                self.phone.awaits(now)
             case ev.MediaMuted():
                 self.phone.mute(event.muted, now)
                 self.patience.from_now(now)
@@ -222,6 +250,11 @@ class Call:
                 self.recovery.reserve_failed(event, now, out)
             case ev.ProviderLost():
                 self.recovery.lost(event, now, out)
+            case ev.MediaClosed(clean=False, for_good=False) if self.may_go_on:
+                if not self.media_broke:
+                    out.append(ev.Note("media_broke"))
+                    out += self.speaking.close(now, self.phone.clock_ms(now))
+                    self.phone.broke(now)
             case ev.MediaClosed():
                 reason = ev.EndReason.CALLER_HUNG_UP if event.clean else ev.EndReason.MEDIA_LOST
                 if self.phone.opened_s is None:
@@ -239,7 +272,8 @@ class Call:
             case ev.TransferFailed():
                 self.recovery.not_led_away(event, now, out)
             case ev.EndRequested():
-                can_tell = self.phone.opened_s is not None and self.clips.get(Phrase.APOLOGY)
+                connected = self.phone.opened_s is not None and not self.media_broke
+                can_tell = connected and self.clips.get(Phrase.APOLOGY)
                 if not (event.politely and can_tell):
                     self._end(event.reason, now, out, hang_up=event.hang_up)
                 elif not self.goodbye.irrevocable:
@@ -372,6 +406,9 @@ class Call:
 
     def _deadlines(self) -> Iterator[float]:
         opened_s, ending, now = self.phone.opened_s, self.goodbye.ending, self._handled_s
+        if (given_up_at_s := self.phone.given_up_at_s()) is not None:
+            yield given_up_at_s
+            return
         if ending is not None:
             yield ending.by_s
         if (wanted := self.responses.wanted) is not None and self._may_ask():
@@ -412,7 +449,11 @@ class Call:
         return None if waits else self.phone.dead_at_s(now)
 
     def _tick(self, now: float, out: list[ev.Command]) -> None:
-        opened_s = self.phone.opened_s
+        opened_s, given_up_at_s = self.phone.opened_s, self.phone.given_up_at_s()
+        if given_up_at_s is not None:
+            if now >= given_up_at_s:
+                self._end(ev.EndReason.MEDIA_LOST, now, out, hang_up=False)
+            return
         if opened_s is None:
             self._wait_for_media(now, out)
             return

@@ -58,9 +58,19 @@ class MediaOpened:
 
 @dataclass(frozen=True, slots=True)
 class MediaClosed:
-    """The phone's socket has gone; nobody hears us. `clean`: it was closed, not broken."""
+    """The phone's socket has gone; nobody hears us. `clean`: it was closed, not broken. `for_good`:
+    there will be no other.
+    """
 
     clean: bool
+    for_good: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MediaAwaited:
+    """The carrier says that the phone's socket broke, and has been told to make another. If that is
+    true, this one will be noticed to be gone, too.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +311,7 @@ class ClauseFailed:
 Event = (
     MediaOpened
     | MediaClosed
+    | MediaAwaited
     | MediaMuted
     | CallerAnswered
     | CallerGone

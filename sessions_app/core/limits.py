@@ -17,6 +17,9 @@ class Limits:
     unclaimed_s: float = 30.0
     #: A caller whose leg is up must be connected to us this soon.
     connect_s: float = 2.0
+    #: A caller whose media broke may be connected again: if he is still there, the carrier asks
+    #: this soon what he is to hear. What is to be released two seconds later waits no longer.
+    broken_s: float = 0.9
     #: A response that was asked for, or is due, must begin to sound this soon.
     answer_s: float = 4.0
     #: The same for a model that has begun anew, or heard nothing where we did, and was not heard

@@ -19,6 +19,8 @@ FRESH_S = 1.0
 #: silent. It is fed so much silence at a time, as it would have sent.
 STALLED_S = 2.0
 FEED_S = 0.7
+#: So long a caller is spoken to at most before he is connected again.
+AGAIN_S = 2.0
 
 
 class PhoneLine:
@@ -29,6 +31,10 @@ class PhoneLine:
         self._playback = playback
         self.opened_s: float | None = None
         self.muted = False
+        #: Since when the media is broken, while the caller may still be there.
+        self.broken_s: float | None = None
+        #: When the carrier was told to connect him again.
+        self._awaited_s = -math.inf
         #: When the last frame of the caller came.
         self.heard_s = now
         self._asked_s: float | None = None
@@ -39,6 +45,9 @@ class PhoneLine:
 
     def opened(self, now: float) -> None:
         self.opened_s = self.heard_s = now
+
+    def broke(self, now: float) -> None:
+        self.broken_s = now
 
     def mute(self, muted: bool, now: float) -> None:
         self.muted, self.heard_s = muted, now
@@ -69,6 +78,18 @@ class PhoneLine:
         if self._answered_s is None or self._no_way or self.opened_s is not None:
             return None
         return self._answered_s + self._limits.connect_s
+
+    def awaits(self, now: float) -> None:
+        self._awaited_s = now
+
+    def given_up_at_s(self) -> float | None:
+        """When a caller whose media broke has gone as well, since nobody asks for him, or he does
+        not come although the carrier was told to connect him.
+        """
+        if self.broken_s is None:
+            return None
+        comes_s = self._awaited_s + AGAIN_S + self._limits.connect_s
+        return max(self.broken_s + self._limits.broken_s, comes_s)
 
     def silent_at_s(self) -> float | None:
         """When a phone that sends nothing has gone."""

@@ -206,9 +206,13 @@ class Conversation:
 
     async def _bid_goodbye(self) -> None:
         self._said_goodbye = True
+        had_struck = self.struck
         if await self._ask(_GOODBYE):
             await self._strike_in(Phase.TOOL_RUNNING)
             await self._listen(_QUIET_S)
+        if self.struck and not had_struck and not self._call.is_over:
+            # Who is brought back from his goodbye bids it once more.
+            await self._ask(_GOODBYE)
         await self._call.ended(timeout_s=self._script.patience_s)
 
     async def _hear_out(self, phase: Phase) -> None:

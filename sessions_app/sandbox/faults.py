@@ -236,6 +236,8 @@ FACTS: Final[dict[Fault, Facts]] = {
         "the media connection is reset; the caller is still there",
         _AT_ANY,
         Phase.AGENT_SPEAKING,
+        once=True,
+        recoverable=True,
         cuts=True,
     ),
     Fault.PHONE_FREEZES: Facts(

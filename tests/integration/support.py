@@ -261,7 +261,7 @@ def flow(delivery: Delivery) -> Ncco:
 
 
 def media_uri(ncco: Ncco) -> str:
-    return str(ncco[0]["endpoint"][0]["uri"])
+    return str(ncco[-1]["endpoint"][0]["uri"])
 
 
 # ---------------------------------------------------------------------- signatures by hand

@@ -12,9 +12,12 @@ from tests.fakes.openai import Reply
 from tests.fakes.vonage import Faults
 from tests.fakes.waiting import eventually
 from tests.integration.conversation import (
+    ONE_MOMENT,
+    PROMISE_S,
     VOICES,
     House,
     Voice,
+    answered,
     calling,
     clean,
     end_lines,
@@ -98,8 +101,9 @@ def test_a_message_beyond_all_bounds_costs_its_sender_the_socket_and_nobody_else
         s = house.stage
         async with clean(s), talking(s, "openai") as other, talking(s, "openai") as talk:
             await talk.phone.media.say_bytes(b"\0" * 3_000_000)
-            assert await talk.phone.wait_for_talk("", 6.0)
-            await talk.phone.wait_ended()
+            assert await talk.phone.wait_for_talk("", 6.0) == ONE_MOMENT
+            await eventually("another socket", lambda: len(talk.phone.media_legs) == 2)
+            await talk.phone.wait_for_voice(8.0)
             await quiet(other.phone)
             asked_s = time.monotonic()
             await other.conn.caller_said("And I?")
@@ -260,20 +264,64 @@ def test_a_caller_whose_line_is_cut_leaves_nothing_behind(house: House, voice: V
 
 
 @pytest.mark.parametrize("voice", VOICES)
-def test_a_media_socket_that_breaks_alone_is_made_up_for_in_words(
+def test_a_media_socket_that_breaks_alone_is_made_anew_and_the_conversation_goes_on(
     house: House, voice: Voice
 ) -> None:
     async def scenario() -> None:
         s = house.stage
+        expect(s, voice, Reply(text="word " * 29 + "end.", audio_ms=9000))
         async with clean(s), talking(s, voice) as talk:
+            phone = talk.phone
             await talk.hears(1)
-            talk.phone.cut_media()
-            assert "sorry" in (await talk.phone.wait_for_talk()).lower()
-            await talk.phone.wait_ended()
-            assert len(talk.phone.events("disconnected")) == 1
-        row = await house.rows.ended(talk.phone.uuid)
+            await talk.conn.caller_said("My name is Ann.")
+            await talk.hears(2, 900)
+            broken_s = time.monotonic()
+            phone.cut_media()
+            assert await phone.wait_for_talk() == ONE_MOMENT
+            assert time.monotonic() - broken_s < PROMISE_S
+            await eventually("another socket", lambda: len(phone.media_legs) == 2)
+            opened_s = (await phone.wait_connected()).opened_s or 0.0
+            back_s = await answered(phone, opened_s)
+            assert phone.playback.longest_silence_s(opened_s, back_s) < PROMISE_S
+            conn = s.openai.connections[-1]
+            assert conn is not talk.conn
+            (greeting, caller, cut) = conn.told[:3]
+            assert (greeting, caller) == (("assistant", "Good day."), ("user", "My name is Ann."))
+            assert cut[0] == "assistant" and 0 < len(cut[1].split()) < 15, "as far as it was heard"
+            await conn.wait_idle()
+            await quiet(phone)
+            asked_s = time.monotonic()
+            await conn.caller_said("And what is my name?")
+            await answered(phone, asked_s)
+        row = await house.rows.ended(phone.uuid)
+        assert row["end_reason"] == "caller_hung_up"
+        assert [k for k in kinds(house.rows, phone.uuid) if k.startswith("media_")] == [
+            "media_broke",
+            "media_replaced",
+        ]
+        said = [turn.text for turn in turns(house.rows, phone.uuid)]
+        assert said[:3] == ["Good day.", "My name is Ann.", cut[1]] and said.count("Good day.") == 1
+        assert len(phone.events("disconnected")) == 1
+
+    house.run(scenario())
+
+
+def test_a_line_that_breaks_again_and_again_is_given_up_in_words(house: House) -> None:
+    async def scenario() -> None:
+        s = house.stage
+        async with clean(s), talking(s, "openai") as talk:
+            phone = talk.phone
+            await talk.hears(1)
+            for legs in (1, 2, 3):
+                await eventually("a socket", lambda: len(phone.media_legs) == legs)  # noqa: B023
+                await phone.wait_connected()
+                await phone.wait_for_voice(8.0)
+                phone.cut_media()
+            assert "cannot take your call" in await phone.wait_for_talk("Sorry")
+            await phone.wait_ended()
+        assert phone.talked[:-1] == [ONE_MOMENT, ONE_MOMENT]
+        row = await house.rows.ended(phone.uuid)
         assert row["end_reason"] == "media_lost"
-        assert end_lines(s.server, talk.phone.uuid, voice) == []
 
     house.run(scenario())
 

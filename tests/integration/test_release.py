@@ -16,6 +16,7 @@ from tests.fakes.stage import stage
 from tests.fakes.vonage import PhoneCall, RestMode
 from tests.fakes.waiting import eventually
 from tests.integration.conversation import (
+    ONE_MOMENT,
     PROMISE_S,
     VOICES,
     House,
@@ -110,6 +111,12 @@ def test_a_call_may_be_answered_again_many_times(house: House) -> None:
             assert s.server.active_count() == 1 and phone.talked == []
             open_now = [leg for leg in phone.media_legs if leg.open]
             assert open_now == [phone.media]
+            # The legs that it left behind have been reported, and count for nothing.
+            await eventually("the reports", lambda: len(phone.events("disconnected")) == 4)
+            phone.cut_media()
+            assert await phone.wait_for_talk() == ONE_MOMENT
+            await eventually("another socket", partial(has_legs, phone, 6))
+            await phone.wait_for_voice(8.0)
 
     house.run(scenario())
 

@@ -8,6 +8,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -463,18 +464,51 @@ def test_a_socket_that_never_opens_ends_in_words_and_not_in_silence(with_person:
     with_person.run(scenario())
 
 
-def test_a_cut_media_connection_ends_in_words(with_person: Shared) -> None:
+def test_a_cut_media_connection_is_made_again_the_same_at_every_delivery(
+    with_person: Shared,
+) -> None:
     s, rows = with_person.stage, Rows.of(with_person.stage.server)
 
     async def scenario() -> None:
         async with s.call() as phone:
             await phone.wait_for_voice()
             phone.cut_media()
-            await phone.wait_for_talk()
-            await eventually("the person", lambda: bool(phone.connected_to))
-            await rows.ended(phone.uuid)
-            apologises(await phone.ask_again())
-        assert (await rows.ended(phone.uuid))["end_reason"] == "media_lost"
+            (told,) = await eventually("the report", lambda: phone.events("disconnected"))
+            first = flow(told)
+            assert [action["action"] for action in first] == ["talk", "connect"]
+            assert media_uri(first) != media_uri(phone.nccos[0])
+            again = await tell_of_media(
+                s, phone.nccos[0], "disconnected", leg=str(told.payload["uuid"])
+            )
+            assert again.body == told.body
+            await eventually("the second socket", lambda: len(phone.media_legs) == 2)
+            await phone.wait_connected()
+            await phone.wait_for_voice()
+            # A delivery that comes as late as this one disturbs nobody.
+            flow(await tell_of_media(s, first, "disconnected", leg=str(told.payload["uuid"])))
+            await asyncio.sleep(1.2)
+            assert phone.media.open and len(phone.media_legs) == 2
+        assert (await rows.ended(phone.uuid))["end_reason"] == "caller_hung_up"
+        assert not phone.connected_to and s.violations() == []
+
+    with_person.run(scenario())
+
+
+def test_a_caller_who_is_connected_again_and_whose_socket_does_not_come_gets_his_person(
+    with_person: Shared,
+) -> None:
+    s, rows = with_person.stage, Rows.of(with_person.stage.server)
+
+    async def scenario() -> None:
+        async with s.call() as phone:
+            await phone.wait_for_voice()
+            phone.faults = replace(phone.faults, socket_never_opens=True)
+            phone.cut_media()
+            await eventually("the person", lambda: bool(phone.connected_to), 15.0)
+            phone.person_hangs_up()
+            await phone.wait_ended()
+        row = await rows.ended(phone.uuid)
+        assert row["end_reason"] in ("transferred", "media_never_opened")
         assert s.violations() == []
 
     with_person.run(scenario())

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.db import DatabaseError, InternalError, OperationalError
 from sessions_app import conf, mirror
 from sessions_app.bridge import directory, housekeeping, preparing
 from sessions_app.bridge import manager as manager_module
+from sessions_app.bridge.leg_reports import MediaLeg
 from sessions_app.bridge.manager import SessionManager
 from sessions_app.bridge.plan import CallPlan, CapacityReached, IncomingCall
 from sessions_app.bridge.session import CallSession
@@ -27,7 +29,17 @@ from sessions_app.prepared.shelf import Shelf
 from sessions_app.prepared.wording import wanted
 from sessions_app.providers.base import Provider, Voice
 from sessions_app.telephony.vonage.client import VonageError
-from tests.unit.bridge.fakes import Act, FakeProvider, Lines, fine, hangs, log_lines, slow, until
+from tests.unit.bridge.fakes import (
+    Act,
+    FakeProvider,
+    FakeSocket,
+    Lines,
+    fine,
+    hangs,
+    log_lines,
+    slow,
+    until,
+)
 
 
 class StubSuppliers:
@@ -394,12 +406,134 @@ def test_a_caller_whose_media_broke_hears_the_same_words_each_time_it_is_told(
             for uuid in ("u-1", "u-2", "u-3", "u-4"):
                 await manager.create_session(uuid, plan=PERSON)
             reports = [
-                await manager.reception.media_leg_failed(uuid, "CON")
+                await manager.reception.media_leg_failed(uuid, "CON", MediaLeg(uuid), broke=True)
                 for uuid in ("u-1", "u-2", "u-3", "u-4", "u-1", "u-4", "u-4")
             ]
             assert all(flow is not None and connects(flow) for flow in reports)
             assert reports[4] == reports[0]
             assert reports[3] == reports[5] == reports[6] != reports[0], "three in a second"
+
+    asyncio.run(story())
+
+
+@asynccontextmanager
+async def in_talk(building: House) -> AsyncIterator[tuple[SessionManager, CallSession]]:
+    """A call with a person, whose socket is open and whose caller has said something."""
+    async with building as manager:
+        await manager.reception.answer(IncomingCall("u-1", "44770", "44207"))
+        session = manager.get("u-1")
+        assert session is not None and session.ticket is not None
+        claimed = await manager.reception.claim(session.ticket.text())
+        assert claimed is session
+        session.open_media(FakeSocket())
+        await until(lambda: building.suppliers.open == 1)
+        emit = building.suppliers.providers[0].emit
+        assert emit is not None
+        emit(ev.SpeechStarted("i-1"))
+        emit(ev.SpeechStopped("i-1"))
+        emit(ev.CallerTranscript("i-1", "My name is Ann.", final=True))
+        yield manager, session
+
+
+def test_a_caller_whose_media_broke_goes_on_in_a_session_that_knows_what_was_said(
+    house: Build,
+) -> None:
+    async def story() -> None:
+        building = house()
+        async with in_talk(building) as (manager, former):
+            told = partial(manager.reception.media_leg_failed, "u-1", "CON", broke=True)
+            former.handle(ev.MediaClosed(clean=False))
+            first = await told(leg=MediaLeg("leg-1"))
+            session = manager.get("u-1")
+            assert session is not None and session is not former
+            assert former.end_reason is ev.EndReason.REPLACED and session.end_reason is None
+            assert (
+                session.memory is former.memory and session.memory.last_speaker is ev.Speaker.CALLER
+            )
+            assert first is not None and [a["action"] for a in first] == ["talk", "connect"]
+            assert await told(leg=MediaLeg("leg-1")) == first, "whenever it is told"
+            assert manager.get("u-1") is session
+            claimed = await manager.reception.claim(ticket_of(first))
+            assert claimed is session
+            with pytest.raises(TicketRefused):
+                await manager.reception.claim(ticket_of(first))
+            # The leg of the former socket, which is closed for the next one, is reported meanwhile.
+            late = await manager.reception.media_leg_failed(
+                "u-1", "CON", MediaLeg("leg-0"), broke=False
+            )
+            assert late is not None and not session.over
+            session.open_media(FakeSocket())
+            again = await told(leg=MediaLeg("leg-1"))
+            assert again is not None and ticket_of(again) != ticket_of(first)
+            assert manager.get("u-1") is session and not session.over, "that was told before"
+            # A second time it is made up for as well; a line that breaks a third time is given up.
+            session.handle(ev.MediaClosed(clean=False))
+            assert ticket_of(await told(leg=MediaLeg("leg-2")) or []) != ticket_of(again)
+            session = manager.get("u-1")
+            assert session is not None
+            await manager.reception.claim(session.ticket.text() if session.ticket else "")
+            session.open_media(FakeSocket())
+            session.handle(ev.MediaClosed(clean=False))
+            last = await told(leg=MediaLeg("leg-3"))
+            assert last is not None and not connects(last) and last[0]["action"] == "talk"
+            assert session.end_reason is ev.EndReason.MEDIA_LOST
+            await session.wait_released()
+        assert building.suppliers.open == 0
+
+    asyncio.run(story())
+
+
+def test_a_report_of_an_older_leg_costs_a_living_call_nothing(house: Build) -> None:
+    async def story() -> None:
+        async with in_talk(house()) as (manager, session):
+            session.take_frame(bytes(640))
+            flow = await manager.reception.media_leg_failed(
+                "u-1", "CON", MediaLeg("old"), broke=True
+            )
+            assert manager.get("u-1") is session and not session.over
+            # Should it be this one's leg after all, the next socket takes over.
+            assert flow is not None
+            session.handle(ev.MediaClosed(clean=False))
+            await asyncio.sleep(1.0)
+            assert not session.over
+            claimed = await manager.reception.claim(ticket_of(flow))
+            assert claimed is manager.get("u-1") is not session
+            assert session.end_reason is ev.EndReason.REPLACED
+
+    asyncio.run(story())
+
+
+def test_a_leg_that_was_left_behind_counts_for_nothing_however_often_it_is_reported(
+    house: Build,
+) -> None:
+    async def story() -> None:
+        async with in_talk(house()) as (manager, former):
+            told = partial(manager.reception.media_leg_failed, "u-1", "CON", broke=True)
+            flow = await manager.reception.answer(IncomingCall("u-1", "44770", "44207"))
+            session = await manager.reception.claim(ticket_of(flow))
+            session.open_media(FakeSocket())
+            session.take_frame(bytes(640))
+            for number in range(4):
+                assert ticket_of(await told(leg=MediaLeg(f"old-{number}", 1)) or [])
+            session.handle(ev.MediaClosed(clean=False))
+            assert connects(await told(leg=MediaLeg("now", 2)) or [])
+            assert manager.get("u-1") is not session and former.over
+
+    asyncio.run(story())
+
+
+def test_a_caller_who_is_bid_goodbye_is_not_connected_again(house: Build) -> None:
+    async def story() -> None:
+        async with in_talk(house()) as (manager, session):
+            emit = manager.suppliers.providers[0].emit  # type: ignore[attr-defined]
+            emit(ev.ResponseStarted("r-1"))
+            emit(ev.ToolCalled("r-1", "c-1", "end_call", "{}"))
+            session.handle(ev.MediaClosed(clean=False))
+            assert session.end_reason is ev.EndReason.AGENT_ENDED
+            flow = await manager.reception.media_leg_failed(
+                "u-1", "CON", MediaLeg("leg"), broke=True
+            )
+            assert flow is not None and not connects(flow)
 
     asyncio.run(story())
 
@@ -415,9 +549,12 @@ def test_a_caller_who_was_bid_goodbye_hears_no_apology_while_that_call_is_releas
             await until(lambda: building.suppliers.open == 1)
             session.handle(ev.CallerGone())
             assert manager.get("u-1") is session
-            meanwhile = await manager.reception.media_leg_failed("u-1", "CON")
+            told = partial(
+                manager.reception.media_leg_failed, "u-1", "CON", MediaLeg("leg"), broke=True
+            )
+            meanwhile = await told()
             await session.wait_released()
-            assert meanwhile == await manager.reception.media_leg_failed("u-1", "CON")
+            assert meanwhile == await told()
             assert meanwhile is not None and not connects(meanwhile)
 
     asyncio.run(story())

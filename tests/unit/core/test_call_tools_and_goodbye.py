@@ -213,7 +213,7 @@ def test_who_may_ends_the_call_at_once(hang_up: bool) -> None:
     [
         (ev.CallerGone(), ev.EndReason.CALLER_HUNG_UP),
         (ev.MediaClosed(clean=True), ev.EndReason.CALLER_HUNG_UP),
-        (ev.MediaClosed(clean=False), ev.EndReason.MEDIA_LOST),
+        (ev.MediaClosed(clean=False, for_good=True), ev.EndReason.MEDIA_LOST),
     ],
 )
 def test_a_caller_who_has_gone_is_not_hung_up_on(event: ev.Event, reason: ev.EndReason) -> None:

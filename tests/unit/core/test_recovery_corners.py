@@ -49,6 +49,77 @@ def test_a_phone_that_is_silent_for_a_moment_while_nobody_speaks_is_asked_and_be
     assert not line.all(ev.TransferToPerson)
 
 
+def broken() -> Line:
+    """Cut off in the middle of an answer."""
+    line = talk()
+    line.caller_says("u1", 1.0)
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "one two three four"), ev.AgentAudio("r1", "i1", pcm(4000)))
+    line.wait(2.4)
+    line.do(ev.MediaClosed(clean=False))
+    return line
+
+
+def test_a_caller_whose_line_broke_is_waited_for_a_moment_and_not_spoken_to() -> None:
+    line = broken()
+    assert line.turn("i1").interrupted and line.turn("i1").text == "one two"
+    broken_s, said = line.now, len(line.all(ev.Play))
+    line.do(
+        ev.AgentAudio("r1", "i1", pcm(400)),
+        ev.ResponseDone("r1", "failed"),
+        ev.ProviderLost("close_1006", retryable=True),
+        ev.MediaClosed(clean=False),
+    )
+    line.wait(0.85)
+    assert line.notes() == ["media_broke"]
+    assert not line.all(ev.EndCall)
+    line.wait(0.1)
+    (end,) = [done for done in line.done if isinstance(done.command, ev.EndCall)]
+    assert end.command == ev.EndCall(ev.EndReason.MEDIA_LOST, hang_up=False)
+    assert end.at_s - broken_s == pytest.approx(0.9, abs=0.05)
+    assert len(line.all(ev.Play)) == said and not line.all(ev.Reconnect)
+
+
+def test_a_caller_of_whom_the_carrier_asked_before_his_line_broke_is_waited_for() -> None:
+    line = talk()
+    line.do(ev.MediaAwaited())
+    line.wait(0.3)
+    line.do(ev.MediaClosed(clean=False))
+    line.wait(3.5)
+    assert not line.all(ev.EndCall)
+    line.wait(0.4)
+    assert line.end() == ev.EndCall(ev.EndReason.MEDIA_LOST, hang_up=False)
+
+
+def test_what_the_caller_said_last_is_still_written_down_when_his_line_has_broken() -> None:
+    line = broken()
+    line.do(ev.CallerTranscript("u1", "My name is Ann.", final=True))
+    assert line.turn("u1").text == "My name is Ann."
+    told = [
+        command for command in line.call.memory.recall() if isinstance(command, ev.AddCallerWords)
+    ]
+    assert told == [ev.AddCallerWords("My name is Ann.")]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (ev.CallerGone(), ev.EndReason.CALLER_HUNG_UP),
+        (ev.EndRequested(ev.EndReason.REPLACED, hang_up=False), ev.EndReason.REPLACED),
+        (ev.EndRequested(ev.EndReason.DRAINED, politely=True), ev.EndReason.DRAINED),
+        (ev.MediaClosed(clean=False, for_good=True), ev.EndReason.MEDIA_LOST),
+    ],
+)
+def test_who_is_waited_for_is_let_go_at_once_when_more_is_known(
+    event: ev.Event, reason: ev.EndReason
+) -> None:
+    line = broken()
+    line.do(event)
+    end = line.end()
+    assert end is not None and end.reason is reason
+    assert "apology" not in played(line)
+
+
 # ---------------------------------------------------------------------- on the way out
 
 

@@ -1,0 +1,99 @@
+"""How a caller is connected to a session's socket: its ticket, and its place among the connects."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from django.db import DatabaseError
+
+from sessions_app import rows
+from sessions_app.bridge import words
+from sessions_app.bridge.directory import DATABASE_PATIENCE_S, Directory
+from sessions_app.bridge.plan import CapacityReached
+from sessions_app.bridge.session import CallSession
+from sessions_app.bridge.tickets import Ticket
+from sessions_app.core.agent import AgentProfile
+from sessions_app.telephony.vonage import ncco
+
+if TYPE_CHECKING:
+    from sessions_app.bridge.manager import SessionManager
+
+logger = logging.getLogger(__name__)
+
+
+class Connects:
+    """Makes the carrier's `connect`s for one manager."""
+
+    def __init__(self, manager: SessionManager, directory: Directory) -> None:
+        self._manager = manager
+        self._directory = directory
+
+    async def renewed(self, session: CallSession) -> Ticket:
+        """The session's ticket; a new one once the socket has opened or it has grown old."""
+        ticket = session.ticket
+        assert ticket is not None
+        now_s = int(time.time())
+        if session.claimed < ticket.generation and ticket.fresh(now_s):
+            return ticket
+        session.ticket = after(session, now_s)
+        delay_ms = await self.keep(session.ticket)
+        if self._manager.get(session.call_uuid) is session:
+            plan = self._manager.plan_of(session.call_uuid)
+            self._manager.amend(session.call_uuid, replace(plan, connect_delay_ms=delay_ms))
+        return session.ticket
+
+    async def keep(self, ticket: Ticket) -> int:
+        """Write it before it is given out, so that every process gives the same one; gives how far
+        away the place of its connect is.
+        """
+        try:
+            delay_ms = await self._directory.place()
+        except CapacityReached:
+            # The call has its slot and must be served, however many others connect.
+            delay_ms = 0
+        uuid, generation, issued_s = ticket.call_uuid, ticket.generation, ticket.issued_s
+        try:
+            await self._manager.mirror.query(
+                lambda: rows.keep_ticket(uuid, generation, issued_s, delay_ms), DATABASE_PATIENCE_S
+            )
+        except (DatabaseError, TimeoutError) as away:
+            logger.warning("a new ticket is known to this process only: %s", away)
+        return delay_ms
+
+    def flow(
+        self,
+        called: str,
+        ticket: Ticket,
+        agent: AgentProfile,
+        delay_ms: int,
+        *,
+        media_url: str = "",
+        again: bool = False,
+    ) -> ncco.Ncco:
+        """The NCCO. `media_url`: of the process that has the call, if it is not this one. `again`:
+        he was connected before, and it broke off.
+        """
+        conf = self._manager.conf
+        limit_s = min(agent.max_call_s or 7200, conf.limits.max_s) + 60
+        return words.connect_media(
+            agent,
+            uri=f"{media_url or conf.media.socket_url}/media/{ticket.text()}",
+            rate_hz=conf.media.rate_hz,
+            event_url=conf.media.event_url,
+            headers={"call_uuid": ticket.call_uuid, "socket": str(ticket.generation)},
+            caller_id=called,
+            limit_s=int(limit_s),
+            delay_ms=delay_ms,
+            again=again,
+        )
+
+
+def after(session: CallSession, issued_s: int) -> Ticket:
+    """The ticket behind the session's newest one. Another process may have given newer ones of
+    this call, one of which was spent here.
+    """
+    given = session.ticket.generation if session.ticket is not None else 0
+    return Ticket(session.call_uuid, max(given, session.claimed) + 1, issued_s)
