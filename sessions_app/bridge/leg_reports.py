@@ -98,10 +98,11 @@ class LegReports:
         uuid, plan = session.call_uuid, self._manager.plan_of(session.call_uuid)
         if not session.may_be_connected_again or len(plan.broken_legs) >= _BROKEN_MOST:
             return None
+        session.handle(MediaAwaited())
         ticket = connects.after(session, int(time.time()))
         delay_ms = await self._connects.keep(ticket)
         if session.over:
-            # It was given up while the ticket was kept.
+            # It came to its end while the ticket was kept.
             return None
         plan = replace(plan, broken_legs=(*plan.broken_legs, leg_uuid), connect_delay_ms=delay_ms)
         if session.media_gone:
@@ -117,7 +118,6 @@ class LegReports:
         else:
             # A late report of an older leg, perhaps: should a socket come, it takes over.
             self._manager.amend(uuid, plan)
-            session.handle(MediaAwaited())
         session.ticket = ticket
         return session
 

@@ -30,11 +30,12 @@ from sessions_app.core.speaking import Speaking, speakable
 from sessions_app.core.tools import END_CALL, Tools
 from sessions_app.core.usage import UsageSum
 
-#: What still counts when there is no line to the caller: the end, and the words he said last.
+#: What still counts without a line to the caller: whether he is there, and what he said last.
 _WITHOUT_A_LINE = (
     ev.CallerGone
     | ev.CallerTranscript
     | ev.EndRequested
+    | ev.MediaAwaited
     | ev.MediaClosed
     | ev.Tick
     | ev.TranscriptionUsage

@@ -68,8 +68,8 @@ class MediaClosed:
 
 @dataclass(frozen=True, slots=True)
 class MediaAwaited:
-    """The carrier says that the phone's socket broke, and has been told to make another. If that is
-    true, this one will be noticed to be gone, too.
+    """The carrier says that the phone's socket broke, and is told to make another: the caller is
+    there. If that is true, this one is gone, or will be noticed to be.
     """
 
 

@@ -80,14 +80,19 @@ def test_a_caller_whose_line_broke_is_waited_for_a_moment_and_not_spoken_to() ->
     assert len(line.all(ev.Play)) == said and not line.all(ev.Reconnect)
 
 
-def test_a_caller_of_whom_the_carrier_asked_before_his_line_broke_is_waited_for() -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_a_caller_of_whom_the_carrier_asks_before_or_after_his_line_broke_is_waited_for(
+    before: bool,
+) -> None:
     line = talk()
-    line.do(ev.MediaAwaited())
+    told = [ev.MediaAwaited(), ev.MediaClosed(clean=False)]
+    first, second = told if before else told[::-1]
+    line.do(first)
     line.wait(0.3)
-    line.do(ev.MediaClosed(clean=False))
+    line.do(second)
     line.wait(3.5)
     assert not line.all(ev.EndCall)
-    line.wait(0.4)
+    line.wait(0.6)
     assert line.end() == ev.EndCall(ev.EndReason.MEDIA_LOST, hang_up=False)
 
 
