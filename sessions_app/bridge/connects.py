@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
@@ -12,16 +12,29 @@ from django.db import DatabaseError
 from sessions_app import rows
 from sessions_app.bridge import words
 from sessions_app.bridge.directory import DATABASE_PATIENCE_S, Directory
-from sessions_app.bridge.plan import CapacityReached
+from sessions_app.bridge.plan import CallPlan, CapacityReached
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile
+from sessions_app.core.events import CallerAnswered, MediaAwaited
 from sessions_app.telephony.vonage import ncco
 
 if TYPE_CHECKING:
     from sessions_app.bridge.manager import SessionManager
 
 logger = logging.getLogger(__name__)
+
+
+#: A line that breaks more often in one call would break again.
+BROKEN_MOST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The next connect of a call whose socket broke."""
+
+    ticket: Ticket
+    plan: CallPlan
 
 
 class Connects:
@@ -62,6 +75,34 @@ class Connects:
         except (DatabaseError, TimeoutError) as away:
             logger.warning("a new ticket is known to this process only: %s", away)
         return delay_ms
+
+    async def prepare_again(self, session: CallSession, leg: str) -> Again | None:
+        """For a caller whose media leg broke. None: it broke too often, or the call has ended."""
+        plan = self._manager.plan_of(session.call_uuid)
+        if len(plan.broken_legs) >= BROKEN_MOST:
+            return None
+        session.handle(MediaAwaited())
+        ticket = after(session, int(time.time()))
+        delay_ms = await self.keep(ticket)
+        if session.over:
+            return None
+        legs = (*plan.broken_legs, leg)
+        return Again(ticket, replace(plan, broken_legs=legs, connect_delay_ms=delay_ms))
+
+    async def begin_again(self, former: CallSession, again: Again) -> CallSession:
+        """A session that knows what was said, awaits the caller, and takes the former's place.
+        Raises CapacityReached if this process closes its calls.
+        """
+        session = await self._manager.begin(
+            former.call_uuid, former.caller, former.called, former.user_id, again.plan
+        )
+        session.ticket, session.claimed = again.ticket, former.claimed
+        session.handle(CallerAnswered())
+        return session
+
+    def flow_again(self, session: CallSession, again: Again) -> ncco.Ncco:
+        agent, delay_ms = session.setup.agent, again.plan.connect_delay_ms
+        return self.flow(session.called, again.ticket, agent, delay_ms, again=True)
 
     def flow(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from sessions_app import rows
-from sessions_app.bridge import connects, words
+from sessions_app.bridge import words
 from sessions_app.bridge.connects import Connects
 from sessions_app.bridge.directory import DATABASE_PATIENCE_S, Directory
 from sessions_app.bridge.plan import CapacityReached, Ended
@@ -21,7 +20,6 @@ from sessions_app.core.events import (
     CallerAnswered,
     CallerGone,
     EndReason,
-    MediaAwaited,
     MediaClosed,
 )
 from sessions_app.lost import LED_TO_WORDS
@@ -31,8 +29,6 @@ from sessions_app.telephony.vonage import ncco
 if TYPE_CHECKING:
     from sessions_app.bridge.manager import SessionManager
 
-#: A line that breaks more often in one call would break again.
-_BROKEN_MOST = 2
 #: The carrier repeats a report within a minute or so.
 _PLACES_MOST = 1000
 
@@ -82,10 +78,10 @@ class LegReports:
         session = self._manager.get(call_uuid)
         if session is None or session.over:
             return None
-        known = leg.uuid in self._manager.plan_of(call_uuid).broken_legs
-        left_behind = session.taken and 0 < leg.generation < session.claimed
-        if not known and not left_behind:
-            session = await self._await_again(session, leg.uuid)
+        if leg.uuid not in self._manager.plan_of(call_uuid).broken_legs and not session.has_left(
+            leg.generation
+        ):
+            session = await self._await_again(session, leg)
             if session is None:
                 return None
         ticket = await self._connects.renewed(session)
@@ -93,33 +89,22 @@ class LegReports:
         agent = session.setup.agent
         return self._connects.flow(session.called, ticket, agent, delay_ms, again=True)
 
-    async def _await_again(self, session: CallSession, leg_uuid: str) -> CallSession | None:
-        """Whoever awaits the caller's next socket: a new session, which knows what was said."""
-        uuid, plan = session.call_uuid, self._manager.plan_of(session.call_uuid)
-        if not session.may_be_connected_again or len(plan.broken_legs) >= _BROKEN_MOST:
+    async def _await_again(self, session: CallSession, leg: MediaLeg) -> CallSession | None:
+        """Whoever awaits the caller's next socket."""
+        if not session.may_be_connected_again:
             return None
-        session.handle(MediaAwaited())
-        ticket = connects.after(session, int(time.time()))
-        delay_ms = await self._connects.keep(ticket)
-        if session.over:
-            # It came to its end while the ticket was kept.
+        again = await self._connects.prepare_again(session, leg.uuid)
+        if again is None:
             return None
-        plan = replace(plan, broken_legs=(*plan.broken_legs, leg_uuid), connect_delay_ms=delay_ms)
-        if session.media_gone:
-            former = session
-            try:
-                session = await self._manager.begin(
-                    uuid, former.caller, former.called, former.user_id, plan
-                )
-            except CapacityReached:
-                return None
-            session.claimed = former.claimed
-            session.handle(CallerAnswered())
-        else:
+        if not session.media_gone:
             # A late report of an older leg, perhaps: should a socket come, it takes over.
-            self._manager.amend(uuid, plan)
-        session.ticket = ticket
-        return session
+            self._manager.amend(session.call_uuid, again.plan)
+            session.ticket = again.ticket
+            return session
+        try:
+            return await self._connects.begin_again(session, again)
+        except CapacityReached:
+            return None
 
     async def _no_more_media(self, call_uuid: str, conversation_uuid: str) -> ncco.Ncco | None:
         session = self._manager.get(call_uuid)

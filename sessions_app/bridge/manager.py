@@ -287,6 +287,7 @@ class SessionManager:
                 plan.fault,
                 partial(self.reception.lead_away, plan.agent, called),
             ),
+            connect_again=partial(self._connect_again, call_uuid),
             mirror=self.mirror.open(call_uuid, plan.base),
             provider_fares=partial(self._provider_fares, call_uuid, plan.fault),
             removed=self._removed,
@@ -294,6 +295,10 @@ class SessionManager:
             memory=plan.memory,
         )
         return CallSession(call_uuid, caller, called, user_id, setup=setup)
+
+    def _connect_again(self, call_uuid: str) -> None:
+        # Not in a task of the session's own, which ends with it.
+        self.spawn(self.reception.connect_again(call_uuid), f"connect again {call_uuid}")
 
     @property
     def provider_trouble(self) -> str:

@@ -23,10 +23,12 @@ from sessions_app.bridge.directory import (
 )
 from sessions_app.bridge.leg_reports import LegReports, ended_by
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended, IncomingCall
+from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile, WhenBusy
-from sessions_app.core.events import EndReason
+from sessions_app.core.events import EndReason, TransferFailed, Transferred
 from sessions_app.core.pacing import Crowded
+from sessions_app.logcontext import call_context
 from sessions_app.models import CallState
 from sessions_app.telephony.vonage import ncco
 
@@ -153,6 +155,37 @@ class Reception:
     async def _refused(self, agent: AgentProfile | None, called: str) -> Ended:
         delay_ms = await self._directory.place_of_person(agent, refused=True)
         return Ended(EndReason.REFUSED, agent, called, delay_ms)
+
+    async def connect_again(self, call_uuid: str) -> None:
+        """The line to a caller who may still be there is dead: the carrier is asked to connect him
+        to a new session of his call, or, after too many lines, to lead him away.
+        """
+        with call_context(call_uuid):
+            async with self._manager.alone(call_uuid):
+                session = self._manager.get(call_uuid)
+                if session is None or session.over:
+                    return
+                try:
+                    await self._transfer_again(session)
+                except Exception as error:
+                    logger.warning("the caller could not be transferred: %s", error)
+                    session.handle(TransferFailed(str(error)))
+
+    async def _transfer_again(self, session: CallSession) -> None:
+        again = await self._connects.prepare_again(session, f"socket {session.claimed}")
+        if again is None:
+            await session.setup.transfer()
+            session.handle(Transferred())
+            return
+
+        async def flow() -> ncco.Ncco:
+            return self._connects.flow_again(session, again)
+
+        region_url, fault = again.plan.region_url, again.plan.fault
+        transfer = self._manager.suppliers.transfer(session.call_uuid, region_url, fault, flow)
+        await transfer()
+        if not session.over:
+            await self._connects.begin_again(session, again)
 
     async def lead_away(self, agent: AgentProfile | None, called: str) -> ncco.Ncco:
         """What a caller hears from the carrier who was served here and cannot be any more."""

@@ -70,6 +70,8 @@ class CallSetup:
     hang_up: Callable[[], Awaitable[None]]
     #: Has the carrier say an apology to the caller and put him through to the agent's person.
     transfer: Callable[[], Awaitable[None]]
+    #: Has the carrier connect the caller to another socket, whose session takes this one's place.
+    connect_again: Callable[[], None]
     mirror: CallMirror
     provider_fares: Fares
     #: Told when everything is released, before anybody who waits for that goes on.
@@ -306,6 +308,11 @@ class CallSession:
             return not self.taken
         return self._call.media_broke or self.media_age_s() > MEDIA_FRESH_S
 
+    def has_left(self, generation: int) -> bool:
+        """Whether the socket of that ticket (0: not known which) is none of this session's."""
+        newest = self.claimed if self.taken or self.ticket is None else self.ticket.generation
+        return 0 < generation < newest
+
     @property
     def may_be_connected_again(self) -> bool:
         """The conversation was under way, and is still to be gone on with."""
@@ -396,6 +403,8 @@ class CallSession:
                 self._outbox.ask()
             case ev.TransferToPerson():
                 self._transfer_wanted.set()
+            case ev.ConnectAgain():
+                self.setup.connect_again()
             case _:
                 self._model.send(command)
 

@@ -39,6 +39,8 @@ _WITHOUT_A_LINE = (
     | ev.MediaClosed
     | ev.Tick
     | ev.TranscriptionUsage
+    | ev.Transferred
+    | ev.TransferFailed
 )
 #: A tick that comes so late means that this process, or its machine, stood still.
 ASLEEP_S = 1.0
@@ -251,11 +253,12 @@ class Call:
                 self.recovery.reserve_failed(event, now, out)
             case ev.ProviderLost():
                 self.recovery.lost(event, now, out)
+            case ev.MediaClosed(for_good=False) if self.media_broke:
+                # Taking the caller to another socket may close this one.
+                pass
             case ev.MediaClosed(clean=False, for_good=False) if self.may_go_on:
-                if not self.media_broke:
-                    out.append(ev.Note("media_broke"))
-                    out += self.speaking.close(now, self.phone.clock_ms(now))
-                    self.phone.broke(now)
+                out.append(ev.Note("media_broke"))
+                self._lose_line(now, out)
             case ev.MediaClosed():
                 reason = ev.EndReason.CALLER_HUNG_UP if event.clean else ev.EndReason.MEDIA_LOST
                 if self.phone.opened_s is None:
@@ -270,6 +273,9 @@ class Call:
                 self._end(ev.EndReason.CALLER_HUNG_UP, now, out, hang_up=False)
             case ev.Transferred():
                 self._end(ev.EndReason.TRANSFERRED, now, out, hang_up=False)
+            case ev.TransferFailed() if self.media_broke:
+                out.append(ev.Note("transfer_failed", event.reason))
+                self._end(ev.EndReason.MEDIA_LOST, now, out, hang_up=False)
             case ev.TransferFailed():
                 self.recovery.not_led_away(event, now, out)
             case ev.EndRequested():
@@ -494,9 +500,16 @@ class Call:
         """What we send does not arrive, whatever the socket says: only the carrier helps."""
         out.append(ev.Note("media_half_dead"))
         if (ending := self.goodbye.ending) is None:
-            self.recovery.lead_away(ev.EndReason.MEDIA_LOST, now, out)
+            self._lose_line(now, out)
+            self.phone.awaits(now)
+            out.append(ev.ConnectAgain())
         else:
             self._end(ending.reason, now, out, hang_up=True)
+
+    def _lose_line(self, now: float, out: list[ev.Command]) -> None:
+        """What was heard is what was said; from here on nobody hears anything."""
+        out += self.speaking.close(now, self.phone.clock_ms(now))
+        self.phone.broke(now)
 
     # ------------------------------------------------------------------ endings
 

@@ -472,6 +472,13 @@ class TransferToPerson:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectAgain:
+    """Have the carrier connect the caller to another socket of this call; after too many that
+    broke, to the agent's person, as `TransferToPerson`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class AskPhone:
     """Set a mark behind what was written: one that comes back tells that the phone is there."""
 
@@ -568,6 +575,7 @@ Command = (
     | RetainAudio
     | FeedSilence
     | TransferToPerson
+    | ConnectAgain
     | AskPhone
     | Play
     | FinishItem

@@ -244,12 +244,16 @@ FACTS: Final[dict[Fault, Facts]] = {
         "the media socket stays open, sends nothing and reads nothing",
         _MEDIA,
         Phase.AGENT_SPEAKING,
+        once=True,
+        recoverable=True,
         cuts=True,
     ),
     Fault.PHONE_HALF_DEAD: Facts(
         "the caller's frames come in, but what is sent to him is swallowed, marks included",
         _MEDIA,
         Phase.AGENT_SPEAKING,
+        once=True,
+        recoverable=True,
         cuts=True,
     ),
     Fault.PHONE_LUMPS: Facts(

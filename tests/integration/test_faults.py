@@ -463,7 +463,7 @@ def test_a_voice_that_fails_is_replaced_by_the_models_own(house: House) -> None:
 # ---------------------------------------------------------------------- the phone
 
 
-def test_a_phone_that_is_reached_no_more_is_spoken_to_by_the_carrier(house: House) -> None:
+def test_a_phone_that_is_reached_no_more_is_reached_again_by_the_carrier(house: House) -> None:
     s = house.stage
 
     async def struck(how: Callable[[PhoneCall], None]) -> None:
@@ -475,18 +475,27 @@ def test_a_phone_that_is_reached_no_more_is_spoken_to_by_the_carrier(house: Hous
             await talk.hears(2, 800)
             struck_s = time.monotonic()
             how(phone)
-            await spoken_to(phone, struck_s)
-        row = await house.rows.ended(phone.uuid)
-        assert row["end_reason"] == "transferred"
-        assert "media_half_dead" in kinds(house.rows, phone.uuid)
+            assert await spoken_to(phone, struck_s) == ONE_MOMENT
+            await back(phone)
+        await went_well(house, phone)
+        assert kinds(house.rows, phone.uuid).count("media_half_dead") == 1
 
-    async def spoken_to(phone: PhoneCall, since_s: float) -> None:
-        assert "sorry" in (await phone.wait_for_talk("", 10.0)).lower()
+    async def spoken_to(phone: PhoneCall, since_s: float) -> str:
+        words = await phone.wait_for_talk("", 10.0)
         (transfer,) = [r for r in s.vonage.rest if r.path.endswith(phone.uuid)]
         assert transfer.body["action"] == "transfer" and transfer.status == 204
         print(f"{phone.tone}: the carrier speaks after {transfer.at_s - since_s:.2f} s")
         assert transfer.at_s - since_s < PROMISE_S
-        await phone.wait_ended()
+        return words
+
+    async def back(phone: PhoneCall) -> None:
+        """The conversation goes on over another socket."""
+        await eventually("another socket", lambda: len(phone.media_legs) == 2)
+        opened_s = (await phone.wait_connected()).opened_s or 0.0
+        back_s = await answered(phone, opened_s)
+        assert phone.playback.longest_silence_s(opened_s, back_s) < PROMISE_S
+        phone.talked.clear()
+        await goes_on(s, phone)
 
     async def stalls() -> None:
         """The line, for a moment, while nobody says anything: the call is not given away."""
@@ -504,7 +513,9 @@ def test_a_phone_that_is_reached_no_more_is_spoken_to_by_the_carrier(house: Hous
         async with ring(s, "openai", faults=Faults(socket_delay_s=20.0)) as phone:
             (up,) = await eventually("the leg being up", lambda: phone.events("answered"))
             # The product cannot know of it before the event has come in.
-            await spoken_to(phone, up.at_s + up.elapsed_ms / 1000)
+            words = await spoken_to(phone, up.at_s + up.elapsed_ms / 1000)
+            assert "sorry" in words.lower()
+            await phone.wait_ended()
         row = await house.rows.ended(phone.uuid)
         assert row["end_reason"] == "transferred"
         assert "media_not_opened" in kinds(house.rows, phone.uuid)
@@ -517,12 +528,7 @@ def test_a_phone_that_is_reached_no_more_is_spoken_to_by_the_carrier(house: Hous
             struck_s = time.monotonic()
             assert await phone.wait_for_talk("", 10.0) == ONE_MOMENT
             assert time.monotonic() - struck_s < PROMISE_S
-            await eventually("another socket", lambda: len(phone.media_legs) == 2)
-            opened_s = (await phone.wait_connected()).opened_s or 0.0
-            back_s = await answered(phone, opened_s)
-            assert phone.playback.longest_silence_s(opened_s, back_s) < PROMISE_S
-            phone.talked.clear()
-            await goes_on(s, phone)
+            await back(phone)
         await went_well(house, phone)
 
     async def cut(phone: PhoneCall) -> None:

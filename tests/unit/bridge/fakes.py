@@ -179,6 +179,7 @@ class World:
     clips: Clips = field(default_factory=Clips)
     transferring: Act = fine
     transferred: int = 0
+    connected_again: int = 0
     person: str = ""
 
     async def hang_up(self) -> None:
@@ -188,6 +189,9 @@ class World:
     async def transfer(self) -> None:
         self.transferred += 1
         await self.transferring()
+
+    def connect_again(self) -> None:
+        self.connected_again += 1
 
     def note_fares(self, trouble: str, *, answered: bool = True) -> None:
         if trouble or answered:
@@ -212,6 +216,7 @@ class World:
             spare_voice=(lambda: spare) if spare is not None else None,
             hang_up=self.hang_up,
             transfer=self.transfer,
+            connect_again=self.connect_again,
             clips=self.clips,
             mirror=self.mirror,
             provider_fares=self.note_fares,

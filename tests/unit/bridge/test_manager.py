@@ -41,6 +41,8 @@ from tests.unit.bridge.fakes import (
     until,
 )
 
+Flow = list[dict[str, object]]
+
 
 class StubSuppliers:
     """Makes fakes, and keeps them."""
@@ -50,6 +52,8 @@ class StubSuppliers:
     def __init__(self) -> None:
         self.providers: list[FakeProvider] = []
         self.hung_up: list[str] = []
+        #: What the carrier was told to do with callers' legs.
+        self.transferred: list[Flow] = []
         self.closing: Act = fine
         self.broken = self.carrier_away = False
 
@@ -82,10 +86,12 @@ class StubSuppliers:
         return hang_up
 
     def transfer(
-        self, uuid: str, region_url: str, fault: str, make_flow: object
+        self, uuid: str, region_url: str, fault: str, make_flow: Callable[[], Awaitable[Flow]]
     ) -> Callable[[], Awaitable[None]]:
         async def transfer() -> None:
-            raise AssertionError("nobody is to be transferred here")
+            if self.carrier_away:
+                raise VonageError("HTTP 503", retryable=True)
+            self.transferred.append(await make_flow())
 
         return transfer
 
@@ -499,6 +505,58 @@ def test_a_report_of_an_older_leg_costs_a_living_call_nothing(house: Build) -> N
             claimed = await manager.reception.claim(ticket_of(flow))
             assert claimed is manager.get("u-1") is not session
             assert session.end_reason is ev.EndReason.REPLACED
+
+    asyncio.run(story())
+
+
+async def comes_back(manager: SessionManager, flow: Flow) -> CallSession:
+    session = await manager.reception.claim(ticket_of(flow))
+    session.open_media(FakeSocket())
+    return session
+
+
+def test_a_caller_on_a_dead_line_is_connected_again_by_the_carrier_then_led_away(
+    house: Build,
+) -> None:
+    async def story() -> None:
+        building = house()
+        flows = building.suppliers.transferred
+        async with in_talk(building) as (manager, session):
+            for breaks in (1, 2):
+                session.handle(ev.MediaClosed(clean=False))
+                await manager.reception.connect_again("u-1")
+                await manager.reception.connect_again("u-none")
+                assert len(flows) == breaks and [a["action"] for a in flows[-1]] == [
+                    "talk",
+                    "connect",
+                ]
+                assert session.end_reason is ev.EndReason.REPLACED
+                # Closing the dead socket makes the carrier ask about its leg: the same once more.
+                leg = MediaLeg(f"leg-{breaks}", breaks)
+                asked = await manager.reception.media_leg_failed("u-1", "CON", leg, broke=True)
+                assert asked == flows[-1]
+                session = await comes_back(manager, flows[-1])
+            assert session.memory.last_speaker is ev.Speaker.CALLER
+            session.handle(ev.MediaClosed(clean=False))
+            await manager.reception.connect_again("u-1")
+            assert session.end_reason is ev.EndReason.TRANSFERRED
+            assert len(flows) == 3 and not connects(flows[-1]) and flows[-1][0]["action"] == "talk"
+            await session.wait_released()
+        assert building.suppliers.open == 0
+
+    asyncio.run(story())
+
+
+def test_a_dead_line_that_the_carrier_does_not_replace_ends_the_call(house: Build) -> None:
+    async def story() -> None:
+        building = house()
+        async with in_talk(building) as (manager, session):
+            building.suppliers.carrier_away = True
+            session.handle(ev.MediaClosed(clean=False))
+            await manager.reception.connect_again("u-1")
+            assert session.end_reason is ev.EndReason.MEDIA_LOST
+            await session.wait_released()
+            assert manager.get("u-1") is None
 
     asyncio.run(story())
 

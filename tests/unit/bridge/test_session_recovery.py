@@ -172,6 +172,28 @@ def test_where_the_transfer_fails_the_caller_hears_an_apology_and_is_hung_up_on(
     run(story())
 
 
+def test_a_phone_that_returns_no_mark_any_more_is_to_be_connected_again() -> None:
+    async def story() -> None:
+        world = World(FakeProvider(), clips=CLIPS)
+        session, task = await in_talk(world)
+        greet(world.provider)
+        await until(lambda: "mark" in world.socket.kinds())
+        session.handle(ev.MarkPlayed("m1"))
+        while not world.connected_again:
+            session.take_frame(bytes(session.setup.frame_bytes))
+            await asyncio.sleep(0.02)
+        assert not session.over and [note.kind for note in world.mirror.notes] == [
+            "media_half_dead"
+        ]
+        frames = len(world.socket.frames)
+        await session.close(ev.EndReason.REPLACED)
+        await task
+        assert world.connected_again == 1 and len(world.socket.frames) == frames
+        assert (world.transferred, world.hung_up) == (0, 0)
+
+    run(story())
+
+
 async def renewing(world: World) -> tuple[CallSession, asyncio.Task[None]]:
     """A call whose session lasts five seconds, and that has been greeted."""
     world.provider.life_s = 5.0

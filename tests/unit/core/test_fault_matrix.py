@@ -80,7 +80,7 @@ def test_the_promise_is_kept(fault: Fault, phase: Phase, speaks: bool) -> None:
         if fault is Fault.FAILS_FINALLY:
             assert not world.all(ev.Reconnect), "money is not found in another session"
     elif fault in DEAD_PHONES:
-        assert end.reason in (ev.EndReason.TRANSFERRED, ev.EndReason.AGENT_ENDED)
+        assert end.reason in (ev.EndReason.REPLACED, ev.EndReason.AGENT_ENDED)
     else:
         assert end.reason is LEAVINGS[fault] or phase is Phase.AT_HANG_UP
 

@@ -60,6 +60,54 @@ def broken() -> Line:
     return line
 
 
+def half_dead() -> Line:
+    """The agent speaks, and the phone returns no marks any more, until that is noticed."""
+    line = talk(person=PERSON)
+    line.caller_says("u1", 1.0, "Question?")
+    line.started("r1")
+    line.do(
+        ev.AgentText("r1", "i1", "This is a long answer."), ev.AgentAudio("r1", "i1", pcm(4000))
+    )
+    line.wait(0.3)
+    line.phone._marks = False
+    line.phone._due.clear()
+    line.wait(2.6)
+    assert line.notes() == ["media_half_dead"]
+    assert line.all(ev.ConnectAgain) == [ev.ConnectAgain()]
+    return line
+
+
+def test_a_dead_line_is_left_to_the_carrier_whatever_is_still_said_on_it() -> None:
+    line = half_dead()
+    assert line.turn("i1").final and line.turn("i1").interrupted
+    said = played(line)
+    line.do(ev.SpeechStarted("u2"), ev.SpeechStopped("u2"), ev.ResponseStarted("r2"))
+    line.do(ev.AgentAudio("r2", "i2", pcm(500)), ev.MediaClosed(clean=False))
+    # Taking the caller away closes his socket, maybe before we are told.
+    line.do(ev.MediaClosed(clean=True))
+    line.wait(2.0)
+    assert played(line) == said and not line.all(ev.EndCall)
+    line.do(ev.EndRequested(ev.EndReason.REPLACED, hang_up=False))
+    assert line.end() == ev.EndCall(ev.EndReason.REPLACED, hang_up=False)
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (ev.Transferred(), ev.EndReason.TRANSFERRED),
+        (ev.TransferFailed("HTTP 500"), ev.EndReason.MEDIA_LOST),
+        (ev.Tick(), ev.EndReason.MEDIA_LOST),
+    ],
+)
+def test_a_dead_line_ends_the_call_where_the_carrier_cannot_help_or_has_helped_otherwise(
+    event: ev.Event, reason: ev.EndReason
+) -> None:
+    line = half_dead()
+    line.wait(4.1 if isinstance(event, ev.Tick) else 1.0)
+    line.do(event)
+    assert line.end() == ev.EndCall(reason, hang_up=False)
+
+
 def test_a_caller_whose_line_broke_is_waited_for_a_moment_and_not_spoken_to() -> None:
     line = broken()
     assert line.turn("i1").interrupted and line.turn("i1").text == "one two"
@@ -128,33 +176,6 @@ def test_who_is_waited_for_is_let_go_at_once_when_more_is_known(
 # ---------------------------------------------------------------------- on the way out
 
 
-def half_dead(line: Line) -> None:
-    """The agent speaks, and the phone returns no marks any more, until that is noticed."""
-    line.caller_says("u1", 1.0, "Question?")
-    line.started("r1")
-    line.do(
-        ev.AgentText("r1", "i1", "This is a long answer."), ev.AgentAudio("r1", "i1", pcm(4000))
-    )
-    line.wait(0.3)
-    line.phone._marks = False
-    line.phone._due.clear()
-    line.wait(2.6)
-    assert line.all(ev.TransferToPerson) == [ev.TransferToPerson()]
-
-
-def test_a_caller_who_speaks_while_he_is_led_away_does_not_call_it_off() -> None:
-    line = talk(person=PERSON)
-    half_dead(line)
-    line.do(ev.SpeechStarted("u2"))
-    line.wait(0.4)
-    line.do(ev.SpeechStopped("u2"), ev.ResponseStarted("r2"))
-    assert "r2" in [cancel.response_id for cancel in line.all(ev.CancelResponse)]
-    line.do(ev.AgentAudio("r2", "i2", pcm(500)))
-    assert "i2" not in played(line)
-    line.do(ev.MediaClosed(clean=True))
-    assert line.end() == ev.EndCall(ev.EndReason.TRANSFERRED, hang_up=False)
-
-
 def test_a_model_that_goes_while_he_is_led_away_bids_him_no_goodbye() -> None:
     line = talk(person=PERSON)
     line.caller_says("u1", 1.0, "Question?")
@@ -170,8 +191,8 @@ def test_a_model_that_goes_while_he_is_led_away_bids_him_no_goodbye() -> None:
 def test_who_is_led_away_out_of_a_silence_hears_one_moment_once() -> None:
     line = talk(person=PERSON)
     line.wait(5)
-    line.phone._marks = line.caller_sends = False
-    line.wait(3.5)
+    line.do(ev.ProviderLost("insufficient_quota", retryable=False))
+    line.wait(2.0)
     assert line.all(ev.TransferToPerson) == [ev.TransferToPerson()]
     assert played(line) == ["greeting_1", "leading_away"]
 

@@ -412,6 +412,8 @@ class World(Line):
                 self.connect()
             case ev.TransferToPerson():
                 self.after(0.3, self.transferred)
+            case ev.ConnectAgain():
+                self.after(0.3, self.connected_again)
             case ev.AddAgentWords() | ev.AddCallerWords() | ev.AddToolCall() | ev.AnswerTool():
                 self.model.told.append(command)
             case ev.EndCall(hang_up=hang_up):
@@ -425,6 +427,11 @@ class World(Line):
         self.transferred_s = self.now
         if not self.call.over:
             self.do(ev.Transferred())
+
+    def connected_again(self) -> None:
+        """The carrier speaks to him, and another session awaits him."""
+        self.transferred_s = self.now
+        self.do(ev.EndRequested(ev.EndReason.REPLACED, hang_up=False))
 
     def of_clause(self, clause: ev.SpeakClause) -> None:
         """The other service speaks, one clause after the other."""
