@@ -248,7 +248,7 @@ class SessionManager:
         try:
             if former is not None:
                 await former.close(EndReason.REPLACED)
-                plan = replace(plan, memory=former.memory)
+                plan = replace(plan, past=former.past)
             session = self._make(call_uuid, caller, called, user_id, plan)
             self._sessions[call_uuid] = session
             self._plans[call_uuid] = plan
@@ -292,7 +292,7 @@ class SessionManager:
             provider_fares=partial(self._provider_fares, call_uuid, plan.fault),
             removed=self._removed,
             clips=plan.clips,
-            memory=plan.memory,
+            past=plan.past,
         )
         return CallSession(call_uuid, caller, called, user_id, setup=setup)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import EndReason
-from sessions_app.core.memory import Memory
+from sessions_app.core.past import Past
 from sessions_app.core.phrases import Clips
 
 
@@ -55,5 +55,5 @@ class CallPlan:
     connect_delay_ms: int = 0
     #: The media legs of this call that broke and were made up for by another, oldest first.
     broken_legs: tuple[str, ...] = ()
-    #: What was said so far, where this session takes the place of another of the same call.
-    memory: Memory | None = None
+    #: Of the session of the same call whose place this one takes.
+    past: Past | None = None

@@ -27,7 +27,7 @@ from sessions_app.core.agent import AgentProfile
 from sessions_app.core.call import Call
 from sessions_app.core.ear import Ear
 from sessions_app.core.limits import Limits
-from sessions_app.core.memory import Memory
+from sessions_app.core.past import Past
 from sessions_app.core.phrases import Clips
 from sessions_app.logcontext import call_context
 from sessions_app.mirror import CallMirror
@@ -78,8 +78,8 @@ class CallSetup:
     removed: Callable[[CallSession], None]
     #: What can be said without any supplier.
     clips: Clips = field(default_factory=Clips)
-    #: What was said in a former session of the same call.
-    memory: Memory | None = None
+    #: Of the session of the same call whose place this one takes.
+    past: Past | None = None
 
 
 class CallSession:
@@ -126,7 +126,7 @@ class CallSession:
             provider_rate_hz=capabilities.rate_hz,
             voice_rate_hz=voice_rate_hz,
             clips=setup.clips,
-            memory=setup.memory,
+            past=setup.past,
             now=clock(),
         )
         self._ear = Ear()
@@ -163,9 +163,9 @@ class CallSession:
         return self._ending.is_set()
 
     @property
-    def memory(self) -> Memory:
+    def past(self) -> Past:
         """What was said and heard so far, for a session that takes this one's place."""
-        return self._call.memory
+        return self._call.past(self._clock())
 
     @property
     def media_opened(self) -> bool:

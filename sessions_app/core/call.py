@@ -17,9 +17,9 @@ from sessions_app.core.greeting import Greeting
 from sessions_app.core.guard import Guard
 from sessions_app.core.limits import Limits
 from sessions_app.core.listening import Listening
-from sessions_app.core.memory import Memory
 from sessions_app.core.modelsession import ModelSession
 from sessions_app.core.parts import Parts
+from sessions_app.core.past import Past
 from sessions_app.core.patience import Patience
 from sessions_app.core.phoneline import FEED_S, PhoneLine
 from sessions_app.core.phrases import Clips, Phrase
@@ -28,7 +28,6 @@ from sessions_app.core.recovery import TRIES_MOST, Recovery
 from sessions_app.core.responses import Responses, Wanted, again
 from sessions_app.core.speaking import Speaking, speakable
 from sessions_app.core.tools import END_CALL, Tools
-from sessions_app.core.usage import UsageSum
 
 #: What still counts without a line to the caller: whether he is there, and what he said last.
 _WITHOUT_A_LINE = (
@@ -59,11 +58,11 @@ class Call:
         provider_rate_hz: int,
         voice_rate_hz: int = 0,
         clips: Clips | None = None,
-        memory: Memory | None = None,
+        past: Past | None = None,
         now: float,
     ) -> None:
         """`speaks`: the model itself; `spare_voice`: another service can, should it not be heard.
-        `memory`: the conversation that another session of the same call has led so far.
+        `past`: of the session of the same call whose place this one takes.
         """
         self.agent = agent
         self.limits = limits
@@ -80,7 +79,10 @@ class Call:
         self.listening = Listening()
         self.responses = Responses()
         self.model = ModelSession()
-        self.memory = memory or Memory()
+        past = past or Past()
+        self.memory, self.usage = past.memory, past.usage
+        self.memory.another_session()
+        self._connected_before_s = past.connected_s
         self.guard = Guard(agent, limits, self.playback, self.clips)
         self.goodbye = Goodbye(limits, self.playback, self.speaking, self.responses)
         self.parts = Parts(
@@ -101,12 +103,12 @@ class Call:
         self.recovery = Recovery(self.parts, self.greeting)
         self.patience = Patience(self.parts, self.recovery, now)
         self.tools = Tools()
-        self.usage = UsageSum()
         self._began_s = self._handled_s = now
         self._over = False
         self._retaining = False
-        most = agent.max_call_s or limits.max_s
-        self._max_s = min(float(most), limits.max_s)
+        most_s = min(float(agent.max_call_s or limits.max_s), limits.max_s)
+        # However late he comes back, there is time to bid him goodbye.
+        self._max_s = max(most_s - past.connected_s, min(most_s, limits.goodbye_s))
 
     @property
     def heard_caller_s(self) -> float:
@@ -122,6 +124,11 @@ class Call:
     @property
     def over(self) -> bool:
         return self._over
+
+    def past(self, now: float) -> Past:
+        """What another session of the same call needs to know."""
+        connected_s = self._connected_before_s + self.phone.clock_ms(now) / 1000
+        return Past(self.memory, self.usage, connected_s)
 
     @property
     def media_broke(self) -> bool:

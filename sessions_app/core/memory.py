@@ -37,6 +37,12 @@ class Memory:
 
     def __init__(self) -> None:
         self._entries: deque[tuple[float, Turn | _Function]] = deque(maxlen=ENTRIES_MOST)
+        #: When the session that is led now began; each counts its own time.
+        self._from_ms = 0.0
+
+    def another_session(self) -> None:
+        """What is kept from here on comes after everything so far."""
+        self._from_ms = 1.0 + max((at_ms for at_ms, _ in self._entries), default=0.0)
 
     def keep(self, commands: Iterable[Command]) -> None:
         """Remember the turns that are final by these commands. What the caller did not hear is no
@@ -44,10 +50,10 @@ class Memory:
         """
         for command in commands:
             if isinstance(command, SaveTurn) and command.turn.final and command.turn.text:
-                self._entries.append((command.turn.from_ms, command.turn))
+                self._entries.append((self._from_ms + command.turn.from_ms, command.turn))
 
     def keep_function(self, called: ToolCalled, answer: AnswerTool, at_ms: int) -> None:
-        self._entries.append((at_ms, _Function(called, answer.output)))
+        self._entries.append((self._from_ms + at_ms, _Function(called, answer.output)))
 
     @property
     def last_speaker(self) -> Speaker | None:

@@ -454,7 +454,8 @@ def test_a_caller_whose_media_broke_goes_on_in_a_session_that_knows_what_was_sai
             assert session is not None and session is not former
             assert former.end_reason is ev.EndReason.REPLACED and session.end_reason is None
             assert (
-                session.memory is former.memory and session.memory.last_speaker is ev.Speaker.CALLER
+                session.past.memory is former.past.memory
+                and session.past.memory.last_speaker is ev.Speaker.CALLER
             )
             assert first is not None and [a["action"] for a in first] == ["talk", "connect"]
             assert await told(leg=MediaLeg("leg-1")) == first, "whenever it is told"
@@ -536,7 +537,7 @@ def test_a_caller_on_a_dead_line_is_connected_again_by_the_carrier_then_led_away
                 asked = await manager.reception.media_leg_failed("u-1", "CON", leg, broke=True)
                 assert asked == flows[-1]
                 session = await comes_back(manager, flows[-1])
-            assert session.memory.last_speaker is ev.Speaker.CALLER
+            assert session.past.memory.last_speaker is ev.Speaker.CALLER
             session.handle(ev.MediaClosed(clean=False))
             await manager.reception.connect_again("u-1")
             assert session.end_reason is ev.EndReason.TRANSFERRED

@@ -16,7 +16,7 @@ from sessions_app.core.agent import AgentProfile
 from sessions_app.core.audio import audible
 from sessions_app.core.call import Call
 from sessions_app.core.limits import Limits
-from sessions_app.core.memory import Memory
+from sessions_app.core.past import Past
 from sessions_app.core.phrases import Clip, Clips, Phrase
 from sessions_app.core.playback import Playback
 
@@ -174,7 +174,7 @@ class Line:
         open_media: bool = True,
         ready: bool = True,
         clips: Iterable[Clip] = (),
-        memory: Memory | None = None,
+        past: Past | None = None,
     ) -> None:
         self.now = self.began_s = now
         self.speaks = speaks
@@ -186,7 +186,7 @@ class Line:
             provider_rate_hz=RATE_HZ,
             voice_rate_hz=0 if speaks and not spare_voice else RATE_HZ,
             clips=Clips(clips),
-            memory=memory,
+            past=past,
             now=now,
         )
         self.phone = Phone(self.call.playback, marks=marks)

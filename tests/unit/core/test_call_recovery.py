@@ -7,6 +7,7 @@ import pytest
 from sessions_app.core import events as ev
 from sessions_app.core.limits import Limits
 from sessions_app.core.memory import Memory
+from sessions_app.core.past import Past
 from tests.unit.core.line import CLIPS, GREETING_CLIP, Line, agent, greeted, of, pcm, silent_pcm
 
 HOUR_S = 3600.0
@@ -231,14 +232,57 @@ def test_a_call_that_goes_on_is_not_greeted_again() -> None:
     first = greeted(Line())
     first.caller_says("u1", 1, "When do you close?")
     first.do(ev.EndRequested(ev.EndReason.REPLACED, hang_up=False))
-    line = Line(clips=(*CLIPS, GREETING_CLIP), memory=first.call.memory)
+    line = Line(clips=(*CLIPS, GREETING_CLIP), past=first.call.past(first.now))
     assert not line.all(ev.Play), "the prepared greeting was played again"
     assert line.last_request().purpose is ev.Purpose.ANSWER
     assert [command.text for command in line.all(ev.AddCallerWords)] == ["When do you close?"]
 
 
+def replaced(line: Line) -> Past:
+    line.do(ev.EndRequested(ev.EndReason.REPLACED, hang_up=False))
+    return line.call.past(line.now)
+
+
+def test_what_is_said_in_the_next_session_comes_after_all_that_was_said_before() -> None:
+    first = greeted(Line(agent(nudge_after_s=600)))
+    first.wait(20)
+    first.caller_says("u1", 1, "When do you close?")
+    first.answer("r1", "i1", "At six.", 800)
+    first.wait(3)
+    second = Line(past=replaced(first))
+    second.caller_says("u2", 1, "And on Sundays?")
+    third = Line(past=replaced(second))
+    commands = [done.command for done in third.done]
+    told = [c.text for c in commands if isinstance(c, ev.AddAgentWords | ev.AddCallerWords)]
+    assert told == ["Hello there", "When do you close?", "At six.", "And on Sundays?"]
+
+
+def test_what_a_call_has_used_is_counted_over_all_its_sessions() -> None:
+    first = greeted(Line())
+    counted = first.all(ev.SaveUsage)[-1].usage["responses"]
+    second = Line(past=replaced(first))
+    second.answer("r1", "i1", "Good.", 500, second.last_request().request_id)
+    assert second.all(ev.SaveUsage)[-1].usage["responses"] == counted + 1
+
+
+@pytest.mark.parametrize(("before_s", "left_s"), [(40, 60), (99, 12)])
+def test_the_longest_duration_is_that_of_the_call_and_not_of_each_session(
+    before_s: int, left_s: int
+) -> None:
+    limits = Limits(max_s=100, media_silence_s=200)
+    first = greeted(Line(agent(nudge_after_s=600), limits))
+    first.wait(before_s - first.call.phone.clock_ms(first.now) / 1000)
+    second = Line(agent(nudge_after_s=600), limits, past=replaced(first))
+    opened_s = second.call.phone.opened_s
+    assert opened_s is not None
+    second.wait(left_s + 1)
+    (end,) = [done for done in second.done if isinstance(done.command, ev.EndCall)]
+    assert end.command == ev.EndCall(ev.EndReason.MAX_DURATION, hang_up=True)
+    assert left_s - 12 <= end.at_s - opened_s <= left_s + 0.1
+
+
 def test_a_call_that_nobody_has_spoken_in_is_greeted() -> None:
-    line = Line(clips=(*CLIPS, GREETING_CLIP), memory=Memory())
+    line = Line(clips=(*CLIPS, GREETING_CLIP), past=Past())
     assert [play.item_id for play in line.all(ev.Play)] == ["greeting_1"]
 
 
