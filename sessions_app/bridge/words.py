@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import Any
 
 from sessions_app.bridge.plan import Ended
-from sessions_app.core.agent import AgentProfile, WhenBusy
+from sessions_app.core.agent import AgentProfile, WhenBusy, main_language
 from sessions_app.core.events import EndReason
 from sessions_app.core.phrases import Phrase
 from sessions_app.prepared import wording
@@ -67,11 +67,11 @@ def lead_in(delay_ms: int) -> str:
 
 def _english(language: str) -> str:
     """Our own sentences are English, whatever the agent speaks."""
-    return language if language.lower().startswith("en") else ncco.DEFAULT_LANGUAGE
+    return language if main_language(language) == wording.ENGLISH else ncco.DEFAULT_LANGUAGE
 
 
 def _one_moment(language: str) -> ncco.Ncco:
-    house = wording.HOUSE.get(wording.main_language(language))
+    house = wording.HOUSE.get(main_language(language))
     if house is None:
         house, language = wording.HOUSE[wording.ENGLISH], ncco.DEFAULT_LANGUAGE
     return ncco.say(house[Phrase.ONE_MOMENT], language)

@@ -27,6 +27,11 @@ class WhenBusy(StrEnum):
     HOLD = "hold"
 
 
+def main_language(tag: str) -> str:
+    """The language itself of a BCP 47 tag: `en` of `en-GB`."""
+    return tag.partition("-")[0].lower()
+
+
 @dataclass(frozen=True, slots=True)
 class AgentProfile:
     """An agent's settings at the moment a call was answered. `model` empty: the site's default."""

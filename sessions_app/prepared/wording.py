@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from sessions_app.core.agent import AgentProfile, VoiceKind
+from sessions_app.core.agent import AgentProfile, VoiceKind, main_language
 from sessions_app.core.phrases import Phrase
 from sessions_app.core.prompts import say_exactly
 
@@ -98,11 +98,6 @@ class Wanted:
         if self.exact:
             return say_exactly(self.text)
         return f"Say in the language {self.language}, translated and nothing else: {self.text}"
-
-
-def main_language(language: str) -> str:
-    """`en-GB` as `en`."""
-    return language.partition("-")[0].lower()
 
 
 def letters(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessions_app.core.agent import VoiceKind
+from sessions_app.core.agent import VoiceKind, main_language
 from sessions_app.providers.openai.wire import VOICES as OPENAI_VOICES
 from sessions_app.providers.speechmatics.tts import VOICES as SPEECHMATICS_VOICES
 
@@ -26,7 +26,7 @@ def needs_external_voice(kind: VoiceKind) -> bool:
 
 def speaks(kind: VoiceKind, language: str) -> bool:
     """Whether voices of this kind speak the language, a BCP 47 tag such as `en-GB`."""
-    return kind is VoiceKind.OPENAI or language.split("-")[0].lower() == "en"
+    return kind is VoiceKind.OPENAI or main_language(language) == "en"
 
 
 __all__ = [

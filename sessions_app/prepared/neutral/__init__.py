@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from sessions_app.core.agent import main_language
 from sessions_app.core.phrases import Clip, Phrase
 from sessions_app.prepared import wav
-from sessions_app.prepared.wording import ENGLISH, main_language
+from sessions_app.prepared.wording import ENGLISH
 
 HERE = Path(__file__).parent
 

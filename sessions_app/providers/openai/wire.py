@@ -9,7 +9,7 @@ import re
 from base64 import b64encode
 from typing import Any
 
-from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind
+from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind, main_language
 from sessions_app.core.events import (
     AddAgentWords,
     AddCallerWords,
@@ -119,7 +119,7 @@ def _voice(agent: AgentProfile) -> str:
 
 
 def _transcription(model: str, language: str) -> dict[str, Any]:
-    subtag = language.split("-")[0].lower()
+    subtag = main_language(language)
     if len(subtag) != 2:  # ISO 639-1 is all that is understood; without a hint it guesses
         return {"model": model}
     if model.startswith(("gpt-transcribe", "gpt-live-transcribe")):
