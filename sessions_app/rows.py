@@ -155,20 +155,6 @@ def find_call(uuid: str) -> CallRecord | None:
     return found
 
 
-def take_over(uuid: str, node: str, generation: int, *, claim: bool) -> CallRecord | None:
-    """Make this node the owner of a live call; with `claim`, by spending a ticket just once.
-
-    Gives None if the call is over or the ticket has been spent.
-    """
-    calls = CallRecord.objects.live().filter(uuid=uuid)
-    if claim:
-        calls = calls.filter(ticket_claimed__lt=generation, ticket_generation__gte=generation)
-        taken = calls.update(ticket_claimed=generation, node=node, heartbeat_at=Now())
-    else:
-        taken = calls.update(ticket_generation=generation, node=node, heartbeat_at=Now())
-    return find_call(uuid) if taken else None
-
-
 def keep_ticket(uuid: str, generation: int, issued_s: int, delay_ms: int) -> None:
     """Put a newer ticket on its call's row, and when its connect is to be."""
     CallRecord.objects.filter(uuid=uuid, ticket_generation__lt=generation).update(

@@ -157,16 +157,27 @@ async def event(params: Params) -> HttpResponse:
             reception.caller_leg(call_uuid, status, _figures(params), ended=status in TERMINAL)
         elif status in MEDIA_FAILED:
             logger.warning("the media leg reports %s", status)
-            conversation_uuid = _text(params, "conversation_uuid")
-            flow = await reception.media_leg_failed(
+            flow = await _instead_of_media(
                 call_uuid,
-                conversation_uuid,
+                _text(params, "conversation_uuid"),
                 MediaLeg(leg, _generation(headers)),
                 broke=status == "disconnected",
             )
             if flow is not None:
                 return _flow(flow)
     return HttpResponse(status=204)
+
+
+async def _instead_of_media(
+    call_uuid: str, conversation_uuid: str, leg: MediaLeg, *, broke: bool
+) -> ncco.Ncco | None:
+    try:
+        reception = get_manager().reception
+        return await reception.media_leg_failed(call_uuid, conversation_uuid, leg, broke=broke)
+    except Exception:
+        # As at the answer: a caller who gets a 500 hears nothing.
+        logger.exception("the report of a media leg failed")
+        return sorry()
 
 
 def _generation(headers: object) -> int:

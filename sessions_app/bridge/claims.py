@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 
-from sessions_app import rows
+from sessions_app import handover, rows
 from sessions_app.bridge.directory import DATABASE_PATIENCE_S
 from sessions_app.bridge.plan import CallPlan, CapacityReached
 from sessions_app.bridge.session import CallSession
@@ -82,18 +82,20 @@ class Claims:
             raise TicketRefused("the call has ended")
         try:
             with self._manager.slot():
-                record = await self._manager.mirror.query(
-                    lambda: rows.take_over(uuid, node, ticket.generation, claim=True),
+                taken = await self._manager.mirror.query(
+                    lambda: handover.take_over(uuid, node, ticket.generation, claim=True),
                     DATABASE_PATIENCE_S,
                 )
-                if record is None:
+                if taken is None:
                     raise TicketRefused("the call has ended, or the ticket has been used")
+                record = taken.record
                 agent = record.agent.profile() if record.agent else AgentProfile()
                 plan = CallPlan(
                     agent,
                     {"user_id": record.user_id},
                     record.region_url,
                     clips=self._manager.shelf.find(agent),
+                    past=taken.past,
                 )
                 session = await self._manager.begin(
                     uuid, record.caller, record.called, record.user_id, plan

@@ -7,16 +7,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError
-
 from sessions_app import rows
 from sessions_app.bridge import words
-from sessions_app.bridge.directory import DATABASE_PATIENCE_S, Directory
+from sessions_app.bridge.directory import DatabaseAway, Directory
 from sessions_app.bridge.plan import CallPlan, CapacityReached
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import CallerAnswered, MediaAwaited
+from sessions_app.core.phoneline import DECIDED_S
 from sessions_app.telephony.vonage import ncco
 
 if TYPE_CHECKING:
@@ -58,21 +57,21 @@ class Connects:
             self._manager.amend(session.call_uuid, replace(plan, connect_delay_ms=delay_ms))
         return session.ticket
 
-    async def keep(self, ticket: Ticket) -> int:
+    async def keep(self, ticket: Ticket, lead_ms: int = 0) -> int:
         """Write it before it is given out, so that every process gives the same one; gives how far
-        away the place of its connect is.
+        away the place of its connect is, `lead_ms` or more.
         """
         try:
-            delay_ms = await self._directory.place()
+            delay_ms = await self._directory.place(lead_ms)
         except CapacityReached:
             # The call has its slot and must be served, however many others connect.
-            delay_ms = 0
+            delay_ms = lead_ms
         uuid, generation, issued_s = ticket.call_uuid, ticket.generation, ticket.issued_s
         try:
-            await self._manager.mirror.query(
-                lambda: rows.keep_ticket(uuid, generation, issued_s, delay_ms), DATABASE_PATIENCE_S
+            await self._directory.ask(
+                lambda: rows.keep_ticket(uuid, generation, issued_s, delay_ms)
             )
-        except (DatabaseError, TimeoutError) as away:
+        except DatabaseAway as away:
             logger.warning("a new ticket is known to this process only: %s", away)
         return delay_ms
 
@@ -81,11 +80,13 @@ class Connects:
         plan = self._manager.plan_of(session.call_uuid)
         if len(plan.broken_legs) >= BROKEN_MOST:
             return None
-        session.handle(MediaAwaited())
+        session.handle(MediaAwaited(DECIDED_S))
         ticket = after(session, int(time.time()))
-        delay_ms = await self.keep(ticket)
+        delay_ms = await self.keep(ticket, words.again_ms(plan.agent))
         if session.over:
             return None
+        spoken_s = delay_ms / 1000 * words.SLOWEST_VOICE
+        session.handle(MediaAwaited(spoken_s + self._manager.conf.limits.connect_s))
         legs = (*plan.broken_legs, leg)
         return Again(ticket, replace(plan, broken_legs=legs, connect_delay_ms=delay_ms))
 

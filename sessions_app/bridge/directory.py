@@ -13,12 +13,13 @@ from django.db.models import CharField
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from sessions_app import admission, rows
+from sessions_app import admission, handover, rows
 from sessions_app.bridge import words
 from sessions_app.bridge.plan import CapacityReached, IncomingCall
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.pacing import Crowded, Pace
+from sessions_app.core.past import Past
 from sessions_app.models import CallRecord, CallState, Node
 
 if TYPE_CHECKING:
@@ -50,11 +51,18 @@ class Found:
     delay_ms: int = 0
     #: The database did not answer in time; what it was asked for it may still do.
     from_memory: bool = False
+    #: What was said so far, where the call was taken over from a process that has gone.
+    past: Past | None = None
+
+
+def ticket_of(record: CallRecord) -> Ticket:
+    """The newest ticket that was given out for the call."""
+    return Ticket(record.uuid, record.ticket_generation, record.ticket_issued_s)
 
 
 def ticket_after(record: CallRecord, issued_s: int) -> Ticket:
     """The ticket of the row while it can still be used, else the next one."""
-    ticket = Ticket(record.uuid, record.ticket_generation, record.ticket_issued_s)
+    ticket = ticket_of(record)
     unspent = record.ticket_claimed < record.ticket_generation
     if unspent and ticket.fresh(issued_s):
         return ticket
@@ -136,16 +144,19 @@ class Directory:
         node = self._manager.node
         agent = record.agent.profile() if record.agent else None
         alive = Node.objects.alive(self._manager.conf.lost_s).filter(name=record.node).first()
+        past = None
         if live and record.is_live and (alive is None or record.node == node):
             # Its process has gone, or is this one and has lost the session: begun anew here.
             generation = ticket_after(record, issued_s).generation
-            record = rows.take_over(record.uuid, node, generation, claim=False) or record
+            taken = handover.take_over(record.uuid, node, generation, claim=False)
+            record, past = (taken.record, taken.past) if taken else (record, None)
         return Found(
             record,
             agent,
             alive.media_url if alive else "",
             {"user_id": record.user_id},
             record.connect_delay_ms,
+            past=past,
         )
 
     # ------------------------------------------------------------------ without the database

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError
 from django.utils import timezone
 
-from sessions_app import rows
+from sessions_app import handover, rows
 from sessions_app.bridge import words
-from sessions_app.bridge.connects import Connects
-from sessions_app.bridge.directory import DATABASE_PATIENCE_S, Directory
-from sessions_app.bridge.plan import CapacityReached, Ended
+from sessions_app.bridge.connects import BROKEN_MOST, Connects
+from sessions_app.bridge.directory import DATABASE_PATIENCE_S, DatabaseAway, Directory, ticket_of
+from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.session import CallSession
+from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.events import (
     CallerAnswered,
@@ -22,6 +26,8 @@ from sessions_app.core.events import (
     EndReason,
     MediaClosed,
 )
+from sessions_app.handover import MEDIA_REPLACED, Elsewhere
+from sessions_app.logcontext import call_context
 from sessions_app.lost import LED_TO_WORDS
 from sessions_app.models import CallRecord
 from sessions_app.telephony.vonage import ncco
@@ -29,6 +35,11 @@ from sessions_app.telephony.vonage import ncco
 if TYPE_CHECKING:
     from sessions_app.bridge.manager import SessionManager
 
+logger = logging.getLogger(__name__)
+
+#: From the break of a socket until its process has written it down, and how often that is asked.
+_TOLD_S = 0.7
+_ASK_EVERY_S = 0.1
 #: The carrier repeats a report within a minute or so.
 _PLACES_MOST = 1000
 
@@ -65,8 +76,8 @@ class LegReports:
         been transferred, and must not be called back from where he is.
         """
         if broke:
-            async with self._manager.alone(call_uuid):
-                flow = await self._connect_again(call_uuid, leg)
+            # Should the carrier hang up on this webhook, the caller is awaited all the same.
+            flow = await self._manager.undisturbed(self._connect_again(call_uuid, leg))
             if flow is not None:
                 return flow
         return await self._no_more_media(call_uuid, conversation_uuid)
@@ -75,17 +86,28 @@ class LegReports:
         """His conversation goes on over another socket, the same for the same leg however often it
         is reported. None: there is none to go on with here, or it broke too often.
         """
-        session = self._manager.get(call_uuid)
-        if session is None or session.over:
+        with call_context(call_uuid):
+            async with self._manager.alone(call_uuid):
+                session = self._manager.get(call_uuid)
+                if session is None:
+                    return await self._of_elsewhere(call_uuid, leg)
+                return None if session.over else await self._of_here(session, leg)
+
+    async def _of_here(self, session: CallSession, leg: MediaLeg) -> ncco.Ncco | None:
+        plan = self._manager.plan_of(session.call_uuid)
+        if leg.uuid in plan.broken_legs or session.has_left(leg.generation):
+            if session.taken:
+                return words.nothing(self._manager.conf.media.event_url)
+            awaiting: CallSession | None = session
+        else:
+            awaiting = await self._await_again(session, leg)
+        if awaiting is None:
             return None
-        if leg.uuid not in self._manager.plan_of(call_uuid).broken_legs and not session.has_left(
-            leg.generation
-        ):
-            session = await self._await_again(session, leg)
-            if session is None:
-                return None
-        ticket = await self._connects.renewed(session)
-        delay_ms = self._manager.plan_of(call_uuid).connect_delay_ms
+        ticket = await self._connects.renewed(awaiting)
+        if self._manager.get(session.call_uuid) is not awaiting:
+            # It came to its end while the ticket was kept.
+            return None
+        delay_ms = self._manager.plan_of(session.call_uuid).connect_delay_ms
         agent = session.setup.agent
         return self._connects.flow(session.called, ticket, agent, delay_ms, again=True)
 
@@ -105,6 +127,84 @@ class LegReports:
             return await self._connects.begin_again(session, again)
         except CapacityReached:
             return None
+
+    # ------------------------------------------------------------------ another process's call
+
+    async def _of_elsewhere(self, call_uuid: str, leg: MediaLeg) -> ncco.Ncco | None:
+        """The same for a call that another process has, or had: it goes on where it is awaited; if
+        its process tells by its row that it has lost the caller's socket, it goes on here.
+        """
+        if not leg.generation or self._manager.ended(call_uuid) is not None:
+            return None
+        seen = await self._look_elsewhere(call_uuid, leg.generation)
+        if seen is None:
+            return None
+        record = seen.record
+        if leg.generation < record.ticket_claimed:
+            return words.nothing(self._manager.conf.media.event_url)
+        agent = record.agent.profile() if record.agent else AgentProfile()
+        if leg.generation < record.ticket_generation:
+            ticket = ticket_of(record)
+            delay_ms = record.connect_delay_ms
+            return self._connects.flow(
+                record.called, ticket, agent, delay_ms, media_url=seen.media_url, again=True
+            )
+        return await self._take_over(record, agent, leg)
+
+    async def _look_elsewhere(self, call_uuid: str, generation: int) -> Elsewhere | None:
+        """What becomes of that call, which its process tells within a moment; None: nothing, and
+        one that has gone tells nothing. The callers of such are led to words.
+        """
+        manager = self._manager
+        try:
+            async with asyncio.timeout(_TOLD_S):
+                while True:
+                    seen = await manager.mirror.query(
+                        lambda: handover.look(call_uuid, manager.node, manager.conf.lost_s),
+                        _TOLD_S,
+                    )
+                    if seen is None or generation < seen.record.ticket_generation:
+                        return seen
+                    if seen.breaks:
+                        return seen if seen.breaks <= BROKEN_MOST else None
+                    await asyncio.sleep(_ASK_EVERY_S)
+        except (DatabaseError, TimeoutError):
+            return None
+
+    async def _take_over(
+        self, record: CallRecord, agent: AgentProfile, leg: MediaLeg
+    ) -> ncco.Ncco | None:
+        manager, uuid = self._manager, record.uuid
+        ticket = Ticket(uuid, leg.generation + 1, int(time.time()))
+        try:
+            with manager.slot():
+                delay_ms = await self._connects.keep(ticket, words.again_ms(agent))
+                taken = await self._directory.ask(
+                    lambda: handover.take_over(uuid, manager.node, ticket.generation, claim=False)
+                )
+                if taken is None:
+                    return None
+                plan = CallPlan(
+                    agent,
+                    {"user_id": record.user_id},
+                    record.region_url,
+                    clips=manager.shelf.find(agent),
+                    connect_delay_ms=delay_ms,
+                    broken_legs=(leg.uuid,),
+                    past=taken.past,
+                )
+                session = await manager.begin(
+                    uuid, record.caller, record.called, record.user_id, plan
+                )
+        except (CapacityReached, DatabaseAway) as reason:
+            logger.warning("the call is not gone on with here: %s", reason)
+            return None
+        session.ticket, session.claimed = ticket, leg.generation
+        session.setup.mirror.note(MEDIA_REPLACED, "by a socket of another process")
+        session.handle(CallerAnswered())
+        return self._connects.flow(record.called, ticket, agent, delay_ms, again=True)
+
+    # ------------------------------------------------------------------ words
 
     async def _no_more_media(self, call_uuid: str, conversation_uuid: str) -> ncco.Ncco | None:
         session = self._manager.get(call_uuid)
@@ -173,4 +273,5 @@ class LegReports:
             session.setup.mirror.answered()
             session.handle(CallerAnswered())
         if ended:
+            session.caller_gone = True
             session.handle(CallerGone())

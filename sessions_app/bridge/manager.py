@@ -15,12 +15,12 @@ from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from django.utils import timezone
 
 from sessions_app import conf as conf_module
-from sessions_app.bridge import housekeeping, preparing, words
+from sessions_app.bridge import housekeeping, preparing
 from sessions_app.bridge.keyed_locks import KeyedLocks
 from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.provider_watch import ProviderWatch
@@ -28,9 +28,10 @@ from sessions_app.bridge.reception import Reception
 from sessions_app.bridge.reconciler import Reconciler
 from sessions_app.bridge.session import CallSession, CallSetup
 from sessions_app.bridge.suppliers import Suppliers, open_suppliers
+from sessions_app.bridge.words import SLOWEST_VOICE
 from sessions_app.conf import Conf
 from sessions_app.core.agent import AgentProfile
-from sessions_app.core.events import EndReason, EndRequested
+from sessions_app.core.events import CallerGone, EndReason, EndRequested
 from sessions_app.logcontext import call_context
 from sessions_app.loopwatch import LoopWatch
 from sessions_app.mirror import Mirror
@@ -39,6 +40,7 @@ from sessions_app.process import Descriptors
 from sessions_app.telephony.vonage.wire import frame_bytes
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Calls that ended here lately, and why: their last webhooks are still to come.
 RECENT_MOST = 2000
@@ -249,24 +251,51 @@ class SessionManager:
             if former is not None:
                 await former.close(EndReason.REPLACED)
                 plan = replace(plan, past=former.past)
+                if self._stop.is_set():
+                    self._ends_without_session(call_uuid, called, plan)
             session = self._make(call_uuid, caller, called, user_id, plan)
             self._sessions[call_uuid] = session
             self._plans[call_uuid] = plan
         finally:
             self._replacing.discard(call_uuid)
+        if former is not None and former.caller_gone:
+            # It was told while the former was being released, and could not hear it any more.
+            session.handle(CallerGone())
         assert self._tasks is not None
         self._tasks.create_task(
             session.run(), name=f"call {call_uuid}", context=contextvars.Context()
         )
         return session
 
+    def _ends_without_session(self, call_uuid: str, called: str, plan: CallPlan) -> NoReturn:
+        """This process has begun to close its calls, and nobody would close one more."""
+        self.mirror.open(call_uuid, plan.base).ended(EndReason.SHUTDOWN)
+        self.remember(call_uuid, Ended(EndReason.SHUTDOWN, plan.agent, called))
+        raise CapacityReached("shutting down")
+
+    async def undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Done to its end, even if who asked for it goes away meanwhile."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def do() -> None:
+            try:
+                result = await work
+            except Exception as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(result)
+
+        self.spawn(do(), "undisturbed")
+        return await done
+
     def _make(
         self, call_uuid: str, caller: str, called: str, user_id: int | None, plan: CallPlan
     ) -> CallSession:
         rate_hz = self.conf.media.rate_hz
         # The phone's socket comes when the words before it have been spoken.
-        again_ms = words.again_ms(plan.agent) if plan.broken_legs else 0
-        spoken_s = max(plan.connect_delay_ms, again_ms) / 1000 * words.SLOWEST_VOICE
+        spoken_s = plan.connect_delay_ms / 1000 * SLOWEST_VOICE
         limits = self.conf.limits
         setup = CallSetup(
             agent=plan.agent,
@@ -287,7 +316,7 @@ class SessionManager:
                 plan.fault,
                 partial(self.reception.lead_away, plan.agent, called),
             ),
-            connect_again=partial(self._connect_again, call_uuid),
+            connect_again=self._connect_again,
             mirror=self.mirror.open(call_uuid, plan.base),
             provider_fares=partial(self._provider_fares, call_uuid, plan.fault),
             removed=self._removed,
@@ -296,9 +325,10 @@ class SessionManager:
         )
         return CallSession(call_uuid, caller, called, user_id, setup=setup)
 
-    def _connect_again(self, call_uuid: str) -> None:
+    def _connect_again(self, session: CallSession) -> None:
         # Not in a task of the session's own, which ends with it.
-        self.spawn(self.reception.connect_again(call_uuid), f"connect again {call_uuid}")
+        work = self.reception.connect_again(session)
+        self.spawn(work, f"connect again {session.call_uuid}")
 
     @property
     def provider_trouble(self) -> str:

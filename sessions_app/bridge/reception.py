@@ -26,7 +26,7 @@ from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended, IncomingC
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile, WhenBusy
-from sessions_app.core.events import EndReason, TransferFailed, Transferred
+from sessions_app.core.events import EndReason, MediaAwaited, TransferFailed, Transferred
 from sessions_app.core.pacing import Crowded
 from sessions_app.logcontext import call_context
 from sessions_app.models import CallState
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sessions_app.bridge.manager import SessionManager
 
 logger = logging.getLogger(__name__)
+
+#: A transfer at the carrier, with its retries.
+_TRANSFER_MOST_S = 5.0
 
 
 class Reception:
@@ -117,6 +120,7 @@ class Reception:
             call.fault,
             clips=self._manager.shelf.find(found.agent),
             connect_delay_ms=found.delay_ms,
+            past=found.past,
         )
         session = await self._manager.begin(
             call.uuid, call.caller, call.called, base.get("user_id"), plan
@@ -156,23 +160,28 @@ class Reception:
         delay_ms = await self._directory.place_of_person(agent, refused=True)
         return Ended(EndReason.REFUSED, agent, called, delay_ms)
 
-    async def connect_again(self, call_uuid: str) -> None:
+    async def connect_again(self, session: CallSession) -> None:
         """The line to a caller who may still be there is dead: the carrier is asked to connect him
         to a new session of his call, or, after too many lines, to lead him away.
         """
-        with call_context(call_uuid):
-            async with self._manager.alone(call_uuid):
-                session = self._manager.get(call_uuid)
-                if session is None or session.over:
+        manager, uuid = self._manager, session.call_uuid
+        with call_context(uuid):
+            async with manager.alone(uuid):
+                if session.over or manager.get(uuid) is not session:
                     return
+                region_url = manager.plan_of(uuid).region_url
                 try:
                     await self._transfer_again(session)
                 except Exception as error:
                     logger.warning("the caller could not be transferred: %s", error)
                     session.handle(TransferFailed(str(error)))
+                    # On a line that takes nothing, he does not hear that his call has ended.
+                    manager.reconciler.left_up(uuid, region_url)
 
     async def _transfer_again(self, session: CallSession) -> None:
         again = await self._connects.prepare_again(session, f"socket {session.claimed}")
+        if session.over:
+            return
         if again is None:
             await session.setup.transfer()
             session.handle(Transferred())
@@ -183,6 +192,7 @@ class Reception:
 
         region_url, fault = again.plan.region_url, again.plan.fault
         transfer = self._manager.suppliers.transfer(session.call_uuid, region_url, fault, flow)
+        session.handle(MediaAwaited(_TRANSFER_MOST_S))
         await transfer()
         if not session.over:
             await self._connects.begin_again(session, again)

@@ -71,7 +71,7 @@ class CallSetup:
     #: Has the carrier say an apology to the caller and put him through to the agent's person.
     transfer: Callable[[], Awaitable[None]]
     #: Has the carrier connect the caller to another socket, whose session takes this one's place.
-    connect_again: Callable[[], None]
+    connect_again: Callable[[CallSession], None]
     mirror: CallMirror
     provider_fares: Fares
     #: Told when everything is released, before anybody who waits for that goes on.
@@ -110,6 +110,8 @@ class CallSession:
         self.claimed = 0
         #: A socket has been let in for this session.
         self.taken = False
+        #: The carrier has told that the caller is gone, however late for this session.
+        self.caller_gone = False
         self._clock = clock
         self._began_s = clock()
         self._loop = asyncio.get_running_loop()
@@ -404,7 +406,7 @@ class CallSession:
             case ev.TransferToPerson():
                 self._transfer_wanted.set()
             case ev.ConnectAgain():
-                self.setup.connect_again()
+                self.setup.connect_again(self)
             case _:
                 self._model.send(command)
 

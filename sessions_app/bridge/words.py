@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import cycle
+from functools import cache
+from itertools import combinations, product
 from typing import Any
 
 from sessions_app.bridge.plan import Ended
@@ -57,12 +58,27 @@ def spoken_ms(text: str) -> int:
 
 
 def lead_in(delay_ms: int) -> str:
-    """Sentences that take at least so long; empty for no delay."""
-    text = ""
-    sentences = cycle(_LEAD_IN)
-    while spoken_ms(text) < delay_ms:
-        text = f"{text} {next(sentences)}".strip()
-    return text
+    """Sentences that take at least so long, and hardly longer; empty for no delay. Callers whose
+    connects have different places must not come to their ends together.
+    """
+    if delay_ms <= 0:
+        return ""
+    texts = _texts()
+    longest = texts[-1]
+    said: list[str] = []
+    while spoken_ms(" ".join([*said, longest])) < delay_ms:
+        said.append(longest)
+    return next(
+        text for text in (" ".join([*said, more]) for more in texts) if spoken_ms(text) >= delay_ms
+    )
+
+
+@cache
+def _texts() -> list[str]:
+    """Two rounds of the sentences, each with some left out: one text of each length, by length."""
+    rounds = [some for n in range(len(_LEAD_IN) + 1) for some in combinations(_LEAD_IN, n)]
+    texts = {len(text): text for two in product(rounds, rounds) if (text := " ".join(sum(two, ())))}
+    return [texts[length] for length in sorted(texts)]
 
 
 def _english(language: str) -> str:
@@ -108,6 +124,13 @@ def connect_media(
     )
     words = lead_in(delay_ms - sum(spoken_ms(talk["text"]) for talk in first))
     return [*first, *(ncco.say(words, _english(agent.language)) if words else []), *connect]
+
+
+def nothing(event_url: str) -> ncco.Ncco:
+    """For a leg that the caller has left: whoever runs this for him leaves him where he is, for a
+    flow that has run out ends no call whose legs are up.
+    """
+    return [ncco.notify(event_url, {"left_behind": True})]
 
 
 def sorry() -> ncco.Ncco:

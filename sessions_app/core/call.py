@@ -21,7 +21,7 @@ from sessions_app.core.modelsession import ModelSession
 from sessions_app.core.parts import Parts
 from sessions_app.core.past import Past
 from sessions_app.core.patience import Patience
-from sessions_app.core.phoneline import FEED_S, PhoneLine
+from sessions_app.core.phoneline import DECIDED_S, FEED_S, PhoneLine
 from sessions_app.core.phrases import Clips, Phrase
 from sessions_app.core.playback import Playback
 from sessions_app.core.recovery import TRIES_MOST, Recovery
@@ -236,7 +236,7 @@ class Call:
                     self.goodbye.ending = None
                 self.greeting.begin(out)
             case ev.MediaAwaited():
-                self.phone.awaits(now)
+                self.phone.awaits(now + event.for_s)
             case ev.MediaMuted():
                 self.phone.mute(event.muted, now)
                 self.patience.from_now(now)
@@ -263,7 +263,7 @@ class Call:
             case ev.MediaClosed(for_good=False) if self.media_broke:
                 # Taking the caller to another socket may close this one.
                 pass
-            case ev.MediaClosed(clean=False, for_good=False) if self.may_go_on:
+            case ev.MediaClosed(for_good=False) if self._may_come_back(event.clean, now):
                 out.append(ev.Note("media_broke"))
                 self._lose_line(now, out)
             case ev.MediaClosed():
@@ -508,10 +508,15 @@ class Call:
         out.append(ev.Note("media_half_dead"))
         if (ending := self.goodbye.ending) is None:
             self._lose_line(now, out)
-            self.phone.awaits(now)
-            out.append(ev.ConnectAgain())
+            if not self.phone.awaited(now):
+                self.phone.awaits(now + DECIDED_S)
+                out.append(ev.ConnectAgain())
         else:
             self._end(ending.reason, now, out, hang_up=True)
+
+    def _may_come_back(self, clean: bool, now: float) -> bool:
+        """A caller whose socket closes; a clean end is his own, unless he is about to change it."""
+        return self.may_go_on and (not clean or self.phone.awaited(now))
 
     def _lose_line(self, now: float, out: list[ev.Command]) -> None:
         """What was heard is what was said; from here on nobody hears anything."""

@@ -69,8 +69,11 @@ class MediaClosed:
 @dataclass(frozen=True, slots=True)
 class MediaAwaited:
     """The carrier says that the phone's socket broke, and is told to make another: the caller is
-    there. If that is true, this one is gone, or will be noticed to be.
+    there, and will be back within `for_s`. If that is true, this socket is gone, or will be
+    noticed to be.
     """
+
+    for_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ FRESH_S = 1.0
 #: silent. It is fed so much silence at a time, as it would have sent.
 STALLED_S = 2.0
 FEED_S = 0.7
-#: So long a caller is spoken to at most before he is connected again.
-AGAIN_S = 2.0
+#: So long it takes at most until it is decided how a caller is connected again, or not.
+DECIDED_S = 5.0
 
 
 class PhoneLine:
@@ -33,8 +33,7 @@ class PhoneLine:
         self.muted = False
         #: Since when the media is broken, while the caller may still be there.
         self.broken_s: float | None = None
-        #: When the carrier was told to connect him again.
-        self._awaited_s = -math.inf
+        self._awaited_until_s = -math.inf
         #: When the last frame of the caller came.
         self.heard_s = now
         self._asked_s: float | None = None
@@ -79,8 +78,12 @@ class PhoneLine:
             return None
         return self._answered_s + self._limits.connect_s
 
-    def awaits(self, now: float) -> None:
-        self._awaited_s = now
+    def awaits(self, until_s: float) -> None:
+        """The carrier is being told to connect him again."""
+        self._awaited_until_s = max(self._awaited_until_s, until_s)
+
+    def awaited(self, now: float) -> bool:
+        return now < self._awaited_until_s
 
     def given_up_at_s(self) -> float | None:
         """When a caller whose media broke has gone as well, since nobody asks for him, or he does
@@ -88,8 +91,7 @@ class PhoneLine:
         """
         if self.broken_s is None:
             return None
-        comes_s = self._awaited_s + AGAIN_S + self._limits.connect_s
-        return max(self.broken_s + self._limits.broken_s, comes_s)
+        return max(self.broken_s + self._limits.broken_s, self._awaited_until_s)
 
     def silent_at_s(self) -> float | None:
         """When a phone that sends nothing has gone."""

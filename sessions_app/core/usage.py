@@ -28,8 +28,8 @@ def flattened(usage: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
 class UsageSum:
     """`responses`, and every count of every response; transcription under its own prefix."""
 
-    def __init__(self) -> None:
-        self._sum: Counter[str] = Counter()
+    def __init__(self, so_far: Mapping[str, int] | None = None) -> None:
+        self._sum: Counter[str] = Counter(so_far)
 
     def add_response(self, usage: Mapping[str, Any]) -> None:
         self._sum["responses"] += 1

@@ -384,6 +384,38 @@ def test_a_media_leg_that_fails_is_answered_by_either_process(fleet: Fleet) -> N
     fleet.shared.run(scenario())
 
 
+def test_a_broken_line_is_taken_up_again_by_whichever_process_is_asked(fleet: Fleet) -> None:
+    """Vonage's question comes through the balancer, to a process that does not have the call."""
+    s, a, b = fleet.s, fleet.a, fleet.b
+
+    async def scenario() -> None:
+        async with s.call(server=a) as phone:
+            await phone.wait_for_voice()
+            conn = await s.connection_of(phone)
+            asked_s = time.monotonic()
+            await conn.caller_said("My name is Ann.")
+            await phone.wait_for_voice(since_s=asked_s)
+            # The flow's own event address is the fleet's; here it leads to the other process.
+            phone.nccos[0][0]["eventUrl"][0] = f"{b.url}/webhooks/vonage/event"
+            phone.cut_media()
+            assert await phone.wait_for_talk() == "One moment, please."
+            await eventually("another socket", lambda: len(phone.media_legs) == 2)
+            await phone.wait_connected()
+            await phone.wait_for_voice(8.0)
+            assert f":{b.port}/" in phone.media.uri
+            told = s.openai.connections[-1].told
+            assert ("user", "My name is Ann.") in told
+            await eventually("the first to let go", lambda: phone.uuid not in own(a), every_s=0.1)
+            assert own(b) == [phone.uuid]
+            row = fleet.rows.call(phone.uuid)
+            assert (row["node"], row["ended_at"]) == ("node-b", None)
+        row = await fleet.rows.ended(phone.uuid)
+        assert (row["node"], row["end_reason"]) == ("node-b", "caller_hung_up")
+        assert own(b) == [] and s.violations() == []
+
+    fleet.shared.run(scenario())
+
+
 # ---------------------------------------------------------------------- one of them dies
 
 

@@ -190,7 +190,7 @@ class World:
         self.transferred += 1
         await self.transferring()
 
-    def connect_again(self) -> None:
+    def connect_again(self, session: CallSession) -> None:
         self.connected_again += 1
 
     def note_fares(self, trouble: str, *, answered: bool = True) -> None:

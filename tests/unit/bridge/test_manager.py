@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ import pytest
 from django.db import DatabaseError, InternalError, OperationalError
 
 from sessions_app import conf, mirror
-from sessions_app.bridge import directory, housekeeping, preparing
 from sessions_app.bridge import manager as manager_module
 from sessions_app.bridge.leg_reports import MediaLeg
-from sessions_app.bridge.manager import SessionManager
 from sessions_app.bridge.plan import CallPlan, CapacityReached, IncomingCall
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import TicketRefused
@@ -27,12 +24,7 @@ from sessions_app.core.agent import AgentProfile
 from sessions_app.core.phrases import Clip, Phrase
 from sessions_app.prepared.shelf import Shelf
 from sessions_app.prepared.wording import wanted
-from sessions_app.providers.base import Provider, Voice
-from sessions_app.telephony.vonage.client import VonageError
 from tests.unit.bridge.fakes import (
-    Act,
-    FakeProvider,
-    FakeSocket,
     Lines,
     fine,
     hangs,
@@ -40,136 +32,13 @@ from tests.unit.bridge.fakes import (
     slow,
     until,
 )
-
-Flow = list[dict[str, object]]
-
-
-class StubSuppliers:
-    """Makes fakes, and keeps them."""
-
-    sandbox_control_url = ""
-
-    def __init__(self) -> None:
-        self.providers: list[FakeProvider] = []
-        self.hung_up: list[str] = []
-        #: What the carrier was told to do with callers' legs.
-        self.transferred: list[Flow] = []
-        self.closing: Act = fine
-        self.broken = self.carrier_away = False
-
-    def provider(
-        self, uuid: str, caller: str, agent: AgentProfile, fault: str
-    ) -> Callable[[], Provider]:
-        def make() -> Provider:
-            if self.broken:
-                raise ValueError("no such voice")
-            self.providers.append(FakeProvider(closing=self.closing))
-            return self.providers[-1]  # type: ignore[return-value]
-
-        return make
-
-    async def look(self) -> None:
-        """It answers."""
-
-    def voice(self, uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
-        return None
-
-    def spare_voice(self, uuid: str, agent: AgentProfile, fault: str) -> Callable[[], Voice] | None:
-        return None
-
-    def hang_up(self, uuid: str, region_url: str, fault: str) -> Callable[[], Awaitable[None]]:
-        async def hang_up() -> None:
-            if self.carrier_away:
-                raise VonageError("HTTP 503", retryable=True)
-            self.hung_up.append(uuid)
-
-        return hang_up
-
-    def transfer(
-        self, uuid: str, region_url: str, fault: str, make_flow: Callable[[], Awaitable[Flow]]
-    ) -> Callable[[], Awaitable[None]]:
-        async def transfer() -> None:
-            if self.carrier_away:
-                raise VonageError("HTTP 503", retryable=True)
-            self.transferred.append(await make_flow())
-
-        return transfer
-
-    @property
-    def open(self) -> int:
-        """Conversations with the model that were opened and not closed."""
-        return sum(p.opened and not p.closed for p in self.providers)
-
-
-class House:
-    """A manager with stub suppliers and no database."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capacity: int) -> None:
-        self.suppliers = StubSuppliers()
-        self.released = False
-
-        @asynccontextmanager
-        async def open_suppliers(_: conf.Conf) -> AsyncIterator[StubSuppliers]:
-            try:
-                yield self.suppliers
-            finally:
-                self.released = True
-
-        async def nothing(_: SessionManager) -> None:
-            return None
-
-        async def away(*_: object) -> None:
-            raise OperationalError("there is no database in these tests")
-
-        async def found(
-            _: object, call: IncomingCall, issued_s: int, *, live: bool
-        ) -> directory.Found:
-            await asyncio.sleep(0.01)
-            return directory.Found(None, AgentProfile(), base={})
-
-        monkeypatch.setattr(manager_module, "open_suppliers", open_suppliers)
-        for name in ("keep", "obey", "sign_off"):
-            monkeypatch.setattr(housekeeping, name, nothing)
-        monkeypatch.setattr(preparing, "keep", nothing)
-        monkeypatch.setattr(directory.Directory, "find", found)
-        monkeypatch.setattr(mirror, "_write", lambda changes, node: (len(changes), ""))
-        monkeypatch.setattr(mirror.Mirror, "query", away)
-        self.manager = SessionManager(replace(conf.load(), max_calls=capacity))
-
-    async def __aenter__(self) -> SessionManager:
-        await self.manager.start()
-        return self.manager
-
-    async def __aexit__(self, *_: object) -> None:
-        async with asyncio.timeout(30):
-            await self.manager.shutdown()
-
-
-Build = Callable[..., House]
-
-
-@pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Build:
-    def build(capacity: int = 10) -> House:
-        return House(monkeypatch, capacity)
-
-    return build
+from tests.unit.bridge.house import Build, connects, ticket_of
 
 
 def lines_of(lines: Lines) -> list[str]:
     """The lines that are watched for."""
     signs = ("🧹", "✓", "✅", "Closing and", "Session removed", "Cleaning up", "Attempted")
     return [line for line in lines.lines if any(sign in line for sign in signs)]
-
-
-def ticket_of(flow: list[dict[str, object]]) -> str:
-    (connect,) = [action for action in flow if action["action"] == "connect"]
-    (endpoint,) = connect["endpoint"]  # type: ignore[misc]
-    return str(endpoint["uri"]).rpartition("/")[2]  # type: ignore[index]
-
-
-def connects(flow: list[dict[str, object]]) -> bool:
-    return any(action["action"] == "connect" for action in flow)
 
 
 def test_a_second_session_of_a_call_begins_when_the_first_is_gone(house: Build) -> None:
@@ -418,181 +287,6 @@ def test_a_caller_whose_media_broke_hears_the_same_words_each_time_it_is_told(
             assert all(flow is not None and connects(flow) for flow in reports)
             assert reports[4] == reports[0]
             assert reports[3] == reports[5] == reports[6] != reports[0], "three in a second"
-
-    asyncio.run(story())
-
-
-@asynccontextmanager
-async def in_talk(building: House) -> AsyncIterator[tuple[SessionManager, CallSession]]:
-    """A call with a person, whose socket is open and whose caller has said something."""
-    async with building as manager:
-        await manager.reception.answer(IncomingCall("u-1", "44770", "44207"))
-        session = manager.get("u-1")
-        assert session is not None and session.ticket is not None
-        claimed = await manager.reception.claim(session.ticket.text())
-        assert claimed is session
-        session.open_media(FakeSocket())
-        await until(lambda: building.suppliers.open == 1)
-        emit = building.suppliers.providers[0].emit
-        assert emit is not None
-        emit(ev.SpeechStarted("i-1"))
-        emit(ev.SpeechStopped("i-1"))
-        emit(ev.CallerTranscript("i-1", "My name is Ann.", final=True))
-        yield manager, session
-
-
-def test_a_caller_whose_media_broke_goes_on_in_a_session_that_knows_what_was_said(
-    house: Build,
-) -> None:
-    async def story() -> None:
-        building = house()
-        async with in_talk(building) as (manager, former):
-            told = partial(manager.reception.media_leg_failed, "u-1", "CON", broke=True)
-            former.handle(ev.MediaClosed(clean=False))
-            first = await told(leg=MediaLeg("leg-1"))
-            session = manager.get("u-1")
-            assert session is not None and session is not former
-            assert former.end_reason is ev.EndReason.REPLACED and session.end_reason is None
-            assert (
-                session.past.memory is former.past.memory
-                and session.past.memory.last_speaker is ev.Speaker.CALLER
-            )
-            assert first is not None and [a["action"] for a in first] == ["talk", "connect"]
-            assert await told(leg=MediaLeg("leg-1")) == first, "whenever it is told"
-            assert manager.get("u-1") is session
-            claimed = await manager.reception.claim(ticket_of(first))
-            assert claimed is session
-            with pytest.raises(TicketRefused):
-                await manager.reception.claim(ticket_of(first))
-            # The leg of the former socket, which is closed for the next one, is reported meanwhile.
-            late = await manager.reception.media_leg_failed(
-                "u-1", "CON", MediaLeg("leg-0"), broke=False
-            )
-            assert late is not None and not session.over
-            session.open_media(FakeSocket())
-            again = await told(leg=MediaLeg("leg-1"))
-            assert again is not None and ticket_of(again) != ticket_of(first)
-            assert manager.get("u-1") is session and not session.over, "that was told before"
-            # A second time it is made up for as well; a line that breaks a third time is given up.
-            session.handle(ev.MediaClosed(clean=False))
-            assert ticket_of(await told(leg=MediaLeg("leg-2")) or []) != ticket_of(again)
-            session = manager.get("u-1")
-            assert session is not None
-            await manager.reception.claim(session.ticket.text() if session.ticket else "")
-            session.open_media(FakeSocket())
-            session.handle(ev.MediaClosed(clean=False))
-            last = await told(leg=MediaLeg("leg-3"))
-            assert last is not None and not connects(last) and last[0]["action"] == "talk"
-            assert session.end_reason is ev.EndReason.MEDIA_LOST
-            await session.wait_released()
-        assert building.suppliers.open == 0
-
-    asyncio.run(story())
-
-
-def test_a_report_of_an_older_leg_costs_a_living_call_nothing(house: Build) -> None:
-    async def story() -> None:
-        async with in_talk(house()) as (manager, session):
-            session.take_frame(bytes(640))
-            flow = await manager.reception.media_leg_failed(
-                "u-1", "CON", MediaLeg("old"), broke=True
-            )
-            assert manager.get("u-1") is session and not session.over
-            # Should it be this one's leg after all, the next socket takes over.
-            assert flow is not None
-            session.handle(ev.MediaClosed(clean=False))
-            await asyncio.sleep(1.0)
-            assert not session.over
-            claimed = await manager.reception.claim(ticket_of(flow))
-            assert claimed is manager.get("u-1") is not session
-            assert session.end_reason is ev.EndReason.REPLACED
-
-    asyncio.run(story())
-
-
-async def comes_back(manager: SessionManager, flow: Flow) -> CallSession:
-    session = await manager.reception.claim(ticket_of(flow))
-    session.open_media(FakeSocket())
-    return session
-
-
-def test_a_caller_on_a_dead_line_is_connected_again_by_the_carrier_then_led_away(
-    house: Build,
-) -> None:
-    async def story() -> None:
-        building = house()
-        flows = building.suppliers.transferred
-        async with in_talk(building) as (manager, session):
-            for breaks in (1, 2):
-                session.handle(ev.MediaClosed(clean=False))
-                await manager.reception.connect_again("u-1")
-                await manager.reception.connect_again("u-none")
-                assert len(flows) == breaks and [a["action"] for a in flows[-1]] == [
-                    "talk",
-                    "connect",
-                ]
-                assert session.end_reason is ev.EndReason.REPLACED
-                # Closing the dead socket makes the carrier ask about its leg: the same once more.
-                leg = MediaLeg(f"leg-{breaks}", breaks)
-                asked = await manager.reception.media_leg_failed("u-1", "CON", leg, broke=True)
-                assert asked == flows[-1]
-                session = await comes_back(manager, flows[-1])
-            assert session.past.memory.last_speaker is ev.Speaker.CALLER
-            session.handle(ev.MediaClosed(clean=False))
-            await manager.reception.connect_again("u-1")
-            assert session.end_reason is ev.EndReason.TRANSFERRED
-            assert len(flows) == 3 and not connects(flows[-1]) and flows[-1][0]["action"] == "talk"
-            await session.wait_released()
-        assert building.suppliers.open == 0
-
-    asyncio.run(story())
-
-
-def test_a_dead_line_that_the_carrier_does_not_replace_ends_the_call(house: Build) -> None:
-    async def story() -> None:
-        building = house()
-        async with in_talk(building) as (manager, session):
-            building.suppliers.carrier_away = True
-            session.handle(ev.MediaClosed(clean=False))
-            await manager.reception.connect_again("u-1")
-            assert session.end_reason is ev.EndReason.MEDIA_LOST
-            await session.wait_released()
-            assert manager.get("u-1") is None
-
-    asyncio.run(story())
-
-
-def test_a_leg_that_was_left_behind_counts_for_nothing_however_often_it_is_reported(
-    house: Build,
-) -> None:
-    async def story() -> None:
-        async with in_talk(house()) as (manager, former):
-            told = partial(manager.reception.media_leg_failed, "u-1", "CON", broke=True)
-            flow = await manager.reception.answer(IncomingCall("u-1", "44770", "44207"))
-            session = await manager.reception.claim(ticket_of(flow))
-            session.open_media(FakeSocket())
-            session.take_frame(bytes(640))
-            for number in range(4):
-                assert ticket_of(await told(leg=MediaLeg(f"old-{number}", 1)) or [])
-            session.handle(ev.MediaClosed(clean=False))
-            assert connects(await told(leg=MediaLeg("now", 2)) or [])
-            assert manager.get("u-1") is not session and former.over
-
-    asyncio.run(story())
-
-
-def test_a_caller_who_is_bid_goodbye_is_not_connected_again(house: Build) -> None:
-    async def story() -> None:
-        async with in_talk(house()) as (manager, session):
-            emit = manager.suppliers.providers[0].emit  # type: ignore[attr-defined]
-            emit(ev.ResponseStarted("r-1"))
-            emit(ev.ToolCalled("r-1", "c-1", "end_call", "{}"))
-            session.handle(ev.MediaClosed(clean=False))
-            assert session.end_reason is ev.EndReason.AGENT_ENDED
-            flow = await manager.reception.media_leg_failed(
-                "u-1", "CON", MediaLeg("leg"), broke=True
-            )
-            assert flow is not None and not connects(flow)
 
     asyncio.run(story())
 

@@ -20,9 +20,7 @@ from sessions_app.core import events as ev
 from sessions_app.core.agent import AgentProfile
 from sessions_app.core.breaker import FAILURES
 from tests.unit.bridge.fakes import until
-from tests.unit.bridge.test_manager import Build, House, connects, house, ticket_of
-
-__all__ = ["house"]
+from tests.unit.bridge.house import Build, House, connects, ticket_of
 
 CAPACITY = 3
 

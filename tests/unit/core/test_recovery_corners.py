@@ -103,7 +103,7 @@ def test_a_dead_line_ends_the_call_where_the_carrier_cannot_help_or_has_helped_o
     event: ev.Event, reason: ev.EndReason
 ) -> None:
     line = half_dead()
-    line.wait(4.1 if isinstance(event, ev.Tick) else 1.0)
+    line.wait(5.1 if isinstance(event, ev.Tick) else 1.0)
     line.do(event)
     assert line.end() == ev.EndCall(reason, hang_up=False)
 
@@ -133,7 +133,7 @@ def test_a_caller_of_whom_the_carrier_asks_before_or_after_his_line_broke_is_wai
     before: bool,
 ) -> None:
     line = talk()
-    told = [ev.MediaAwaited(), ev.MediaClosed(clean=False)]
+    told = [ev.MediaAwaited(for_s=4.0), ev.MediaClosed(clean=False)]
     first, second = told if before else told[::-1]
     line.do(first)
     line.wait(0.3)
@@ -142,6 +142,31 @@ def test_a_caller_of_whom_the_carrier_asks_before_or_after_his_line_broke_is_wai
     assert not line.all(ev.EndCall)
     line.wait(0.6)
     assert line.end() == ev.EndCall(ev.EndReason.MEDIA_LOST, hang_up=False)
+
+
+def test_a_socket_that_is_closed_for_the_next_one_is_no_hang_up() -> None:
+    line = talk()
+    line.do(ev.MediaAwaited(for_s=4.0))
+    line.do(ev.MediaClosed(clean=True))
+    line.wait(3.9)
+    assert not line.all(ev.EndCall)
+    line.do(ev.CallerGone())
+    assert line.end() == ev.EndCall(ev.EndReason.CALLER_HUNG_UP, hang_up=False)
+
+
+def test_a_dead_line_whose_caller_is_awaited_already_is_left_to_who_awaits_him() -> None:
+    line = talk()
+    line.caller_says("u1", 1.0, "Question?")
+    line.started("r1")
+    line.do(ev.AgentText("r1", "i1", "A long answer."), ev.AgentAudio("r1", "i1", pcm(4000)))
+    line.wait(0.3)
+    line.phone._marks = False
+    line.phone._due.clear()
+    line.do(ev.MediaAwaited(for_s=6.0))
+    line.wait(2.6)
+    assert line.notes() == ["media_half_dead"] and not line.all(ev.ConnectAgain)
+    line.wait(3.0)
+    assert not line.all(ev.EndCall)
 
 
 def test_what_the_caller_said_last_is_still_written_down_when_his_line_has_broken() -> None:

@@ -14,9 +14,9 @@ import pytest
 from django.db import DataError, OperationalError, connections
 from django.utils import timezone
 
+from sessions_app import handover, rows
 from sessions_app import mirror as mirror_module
 from sessions_app import publish as publish_module
-from sessions_app import rows
 from sessions_app.core.events import EndReason
 from sessions_app.mirror import CallMirror, DatabaseBusy, Mirror
 from sessions_app.models import CallRecord, CallState
@@ -374,7 +374,7 @@ def test_of_two_processes_that_come_with_one_ticket_one_is_let_in() -> None:
         try:
             while True:
                 try:
-                    return rows.take_over("u-1", node, 1, claim=True) is not None
+                    return handover.take_over("u-1", node, 1, claim=True) is not None
                 except OperationalError:  # SQLite's table lock; PostgreSQL waits by itself
                     time.sleep(0.01)
         finally:

@@ -166,32 +166,6 @@ def test_which_calls_another_process_serves_now() -> None:
     assert rows.moved_away(NODE, []) == []
 
 
-# ---------------------------------------------------------------------- tickets
-
-
-def test_a_ticket_is_claimed_once_whoever_comes() -> None:
-    a_row(node="first", ticket_generation=1)
-    taken = rows.take_over("u-1", "second", 1, claim=True)
-    assert taken is not None
-    assert (taken.node, taken.ticket_claimed) == ("second", 1)
-    assert rows.take_over("u-1", "third", 1, claim=True) is None
-    assert row().node == "second"
-
-
-@pytest.mark.parametrize("generation", [0, 3])
-def test_a_ticket_that_was_never_given_out_is_worth_nothing(generation: int) -> None:
-    a_row(ticket_generation=2)
-    assert rows.take_over("u-1", "second", generation, claim=True) is None
-
-
-def test_a_call_that_is_over_is_taken_over_by_nobody() -> None:
-    a_row()
-    rows.write(change(fields=dict(ENDED)), NODE)
-    assert rows.take_over("u-1", "second", 1, claim=True) is None
-    assert rows.take_over("u-1", "second", 2, claim=False) is None
-    assert rows.take_over("unknown", "second", 1, claim=True) is None
-
-
 # ---------------------------------------------------------------------- routes
 
 
