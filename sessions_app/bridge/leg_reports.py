@@ -94,13 +94,12 @@ class LegReports:
                 return None if session.over else await self._of_here(session, leg)
 
     async def _of_here(self, session: CallSession, leg: MediaLeg) -> ncco.Ncco | None:
-        plan = self._manager.plan_of(session.call_uuid)
-        if leg.uuid in plan.broken_legs or session.has_left(leg.generation):
-            if session.taken:
-                return words.nothing(self._manager.conf.media.event_url)
-            awaiting: CallSession | None = session
-        else:
-            awaiting = await self._await_again(session, leg)
+        known = leg.uuid in self._manager.plan_of(session.call_uuid).broken_legs
+        # A session that awaits the next socket of its call can only be told of the former one.
+        told_before = known or (session.claimed > 0 and not session.taken)
+        if session.has_left(leg.generation) or (told_before and not session.awaits_socket):
+            return words.nothing(self._manager.conf.media.event_url)
+        awaiting = session if told_before else await self._await_again(session, leg)
         if awaiting is None:
             return None
         ticket = await self._connects.renewed(awaiting)

@@ -311,9 +311,13 @@ class CallSession:
         return self._call.media_broke or self.media_age_s() > MEDIA_FRESH_S
 
     def has_left(self, generation: int) -> bool:
-        """Whether the socket of that ticket (0: not known which) is none of this session's."""
-        newest = self.claimed if self.taken or self.ticket is None else self.ticket.generation
-        return 0 < generation < newest
+        """Whether the caller came back from the socket of that ticket (0: not known which)."""
+        return 0 < generation < self.claimed
+
+    @property
+    def awaits_socket(self) -> bool:
+        """The caller is, or may be, on his way to it with a ticket that has not been spent."""
+        return self.ticket is not None and self.claimed < self.ticket.generation
 
     @property
     def may_be_connected_again(self) -> bool:
