@@ -286,6 +286,8 @@ class SessionManager:
             else:
                 if not done.done():
                     done.set_result(result)
+            finally:
+                done.cancel()
 
         self.spawn(do(), "undisturbed")
         return await done
