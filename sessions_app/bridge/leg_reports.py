@@ -20,12 +20,7 @@ from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.core.agent import AgentProfile
-from sessions_app.core.events import (
-    CallerAnswered,
-    CallerGone,
-    EndReason,
-    MediaClosed,
-)
+from sessions_app.core.events import CallerAnswered, CallerGone, EndReason, MediaClosed
 from sessions_app.handover import MEDIA_REPLACED, Elsewhere
 from sessions_app.logcontext import call_context
 from sessions_app.lost import LED_TO_WORDS
