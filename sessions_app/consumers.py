@@ -102,15 +102,15 @@ class MediaConsumer(AsyncConsumer):
             session.open_media(phone)
             if not session.over:
                 await self._listen(session, phone, receive)
-            # A call may wait for another socket a moment, where this one broke.
-            await session.wait_released()
+        except BaseException:
+            # Should this be cancelled, or fail, the call ends with it. Once the session has been
+            # told that the socket is gone, it ends by itself, or awaits another one; Daphne would
+            # cut off whoever waits for that here after ten seconds.
+            await session.close(ev.EndReason.MEDIA_LOST)
+            raise
         finally:
-            # Should this be cancelled, or fail, the call ends with it, and the socket too, if the
-            # session has not taken it.
-            try:
-                await session.close(ev.EndReason.MEDIA_LOST)
-            finally:
-                await phone.close()
+            # Where the session has not taken it, nobody else closes it.
+            await phone.close()
 
     async def _listen(self, session: CallSession, phone: _PhoneSocket, receive: Receive) -> None:
         told: set[str] = set()

@@ -103,3 +103,41 @@ def test_a_phone_in_time_is_served_until_it_hangs_up(monkeypatch: pytest.MonkeyP
         assert session.end_reason is ev.EndReason.CALLER_HUNG_UP
 
     run(story())
+
+
+def test_a_server_is_not_held_up_by_a_caller_who_is_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Daphne cuts off what serves a socket ten seconds after that has gone."""
+
+    async def story() -> None:
+        session = World(FakeProvider()).session()
+        task = asyncio.create_task(session.run())
+        socket = Socket()
+        serving = ring(monkeypatch, session, socket)
+        await asyncio.sleep(1)
+        session.handle(ev.MediaAwaited(for_s=30.0))
+        socket._events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        await asyncio.wait_for(serving, 1)
+        await asyncio.sleep(25)
+        assert not session.over
+        await task
+        assert session.end_reason is ev.EndReason.MEDIA_LOST
+
+    run(story())
+
+
+def test_a_server_that_cuts_a_socket_off_ends_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        session = World(FakeProvider()).session()
+        task = asyncio.create_task(session.run())
+        socket = Socket()
+        serving = ring(monkeypatch, session, socket)
+        await asyncio.sleep(1)
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert session.over and socket.closed
+        await task
+        assert session.end_reason is ev.EndReason.MEDIA_LOST
+
+    run(story())
