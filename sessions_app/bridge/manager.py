@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 #: Calls that ended here lately, and why: their last webhooks are still to come.
 RECENT_MOST = 2000
+#: Different agents of these; one that is edited is another.
+AGENTS_MOST = 200
 
 
 class SessionManager:
@@ -66,6 +68,8 @@ class SessionManager:
         self.loop_watch = LoopWatch()
         self.descriptors = Descriptors()
         self._ended: OrderedDict[str, Ended] = OrderedDict()
+        #: The agents of those, each once: their words are most of what is kept.
+        self._agents: dict[AgentProfile, AgentProfile] = {}
         self._suppliers: Suppliers | None = None
         self._sessions: dict[str, CallSession] = {}
         self._plans: dict[str, CallPlan] = {}
@@ -359,6 +363,10 @@ class SessionManager:
 
     def remember(self, call_uuid: str, ended: Ended) -> None:
         """Keep how a call ended, or was refused: the same webhook again gets the same words."""
+        if ended.agent is not None:
+            if len(self._agents) >= AGENTS_MOST and ended.agent not in self._agents:
+                self._agents.clear()
+            ended = replace(ended, agent=self._agents.setdefault(ended.agent, ended.agent))
         self._ended[call_uuid] = ended
         while len(self._ended) > RECENT_MOST:
             self._ended.popitem(last=False)

@@ -16,7 +16,7 @@ from django.db import DatabaseError, InternalError, OperationalError
 from sessions_app import conf, mirror
 from sessions_app.bridge import manager as manager_module
 from sessions_app.bridge.leg_reports import MediaLeg
-from sessions_app.bridge.plan import CallPlan, CapacityReached, IncomingCall
+from sessions_app.bridge.plan import CallPlan, CapacityReached, Ended, IncomingCall
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import TicketRefused
 from sessions_app.core import events as ev
@@ -311,6 +311,22 @@ def test_a_caller_who_was_bid_goodbye_hears_no_apology_while_that_call_is_releas
             assert meanwhile is not None and not connects(meanwhile)
 
     asyncio.run(story())
+
+
+def test_of_calls_that_are_over_each_agent_is_kept_once(
+    house: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "AGENTS_MOST", 3)
+    manager = house().manager
+    for number in range(8):
+        agent = AgentProfile(name=f"agent {number // 2}")
+        manager.remember(f"u-{number}", Ended(ev.EndReason.LOST, agent, "442079460000"))
+    kept = [manager.ended(f"u-{number}") for number in range(8)]
+    assert [ended.agent.name for ended in kept if ended and ended.agent] == [
+        f"agent {number // 2}" for number in range(8)
+    ]
+    assert len({id(ended.agent) for ended in kept if ended}) == 4
+    assert len(manager._agents) <= 3
 
 
 def test_a_drain_waits_for_the_live_calls_and_takes_no_new_ones(house: Build) -> None:
