@@ -6,12 +6,14 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-inp
 # Stamps named after what they stand for: when the requirements change, the name does, and pip runs.
 BASE := $(VENV)/.base-$(shell cat requirements/base.txt | cksum | cut -d' ' -f1)
 DEV := $(VENV)/.dev-$(shell cat requirements/base.txt requirements/dev.txt | cksum | cut -d' ' -f1)
+# The peer of the benchmarks, in an environment of its own.
+PEER := .venv-pipecat/.made-$(shell cat benchmarks/requirements-pipecat.txt | cksum | cut -d' ' -f1)
 # Tests of one file stay in one process, since they share what they started.
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types imports migrations deploy-check check
+.PHONY: help run test bench lint types imports migrations deploy-check check
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +23,9 @@ run: $(BASE) ## Everything on http://127.0.0.1:5004, no setting needed
 
 test: $(DEV) ## The whole test suite (PYTEST_ARGS='-k greeting' chooses)
 	$(PYTEST) $(PYTEST_ARGS)
+
+bench: $(DEV) $(PEER) ## What a call costs, beside a bare relay and a peer (20 minutes, two cores)
+	$(PY) -m benchmarks.relay $(BENCH_ARGS)
 
 lint: $(DEV) ## Style
 	$(PY) -m ruff check .
@@ -65,6 +70,13 @@ $(DEV): | $(PY)
 	@echo "Installing what tests it (a minute or two) …"
 	@$(PIP_INSTALL) -r requirements/dev.txt
 	@rm -f $(VENV)/.dev-* && touch $@
+
+$(PEER): | $(PY)
+	@echo "Installing the peer of the benchmarks (a minute or two) …"
+	@$(PY) -m venv --clear .venv-pipecat
+	@.venv-pipecat/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	  -r benchmarks/requirements-pipecat.txt
+	@touch $@
 
 # PYTHON=… names another interpreter than the first one found.
 $(PY):

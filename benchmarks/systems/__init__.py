@@ -1,0 +1,1 @@
+"""What is measured: the product under two servers, a bare relay, and a peer."""
