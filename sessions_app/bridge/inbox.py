@@ -1,19 +1,18 @@
-"""The caller's audio on its way to the model: bounded, oldest dropped and counted.
+"""The caller's audio on its way to the model: handed on as it comes, kept while nobody takes it.
 
 What was sent is kept a while, in case the model's session has to begin anew before it has answered.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from sessions_app.core.audio import Resampler
 
-#: Before the model is ready, so that a first "hello" is not lost; and after, so that it is fresh.
+#: While there is no model to take it, so that a first "hello" is not lost; the oldest is dropped.
 EARLY_FRAMES = 300
-LIVE_FRAMES = 50
 #: Of what was sent: always so much, since speech begins before it is noticed; and while the caller
 #: has not been answered, at most so much.
 PREFIX_FRAMES = 25
@@ -26,17 +25,20 @@ class Inbox:
     def __init__(self, phone_rate_hz: int, provider_rate_hz: int) -> None:
         self._phone_rate_hz = phone_rate_hz
         self._provider_rate_hz = provider_rate_hz
-        self._frames: deque[bytes] = deque(maxlen=EARLY_FRAMES)
+        self._waiting: deque[bytes] = deque(maxlen=EARLY_FRAMES)
         self._sent: deque[bytes] = deque(maxlen=PREFIX_FRAMES)
-        self._wake = asyncio.Event()
+        self._hand_on: Callable[[bytes], None] | None = None
         self.dropped = 0
 
     def put(self, frame: bytes) -> None:
-        """Never blocks; when full the oldest frame goes."""
-        if len(self._frames) == self._frames.maxlen:
+        """To the model at once, if there is one. Never blocks."""
+        if self._hand_on is not None:
+            self._sent.append(frame)
+            self._hand_on(frame)
+            return
+        if len(self._waiting) == self._waiting.maxlen:
             self.dropped += 1
-        self._frames.append(frame)
-        self._wake.set()
+        self._waiting.append(frame)
 
     def retain(self, retain: bool) -> None:
         """Keep what is sent from now on (and a little from before), or let it go."""
@@ -47,24 +49,27 @@ class Inbox:
         nothing had to be kept, nothing of the past is sent.
         """
         kept = self._sent if self._sent.maxlen == RETAINED_FRAMES else ()
-        self._frames = deque((*kept, *self._frames), maxlen=EARLY_FRAMES)
+        self._waiting = deque((*kept, *self._waiting), maxlen=EARLY_FRAMES)
         self._sent.clear()
-        if self._frames:
-            self._wake.set()
 
-    async def run(self, send: Callable[[bytes], None]) -> None:
-        """Hand everything on, at the model's rate, to one session of it, until cancelled."""
+    @contextmanager
+    def flowing(self, send: Callable[[bytes], None]) -> Iterator[None]:
+        """Within this, one session of the model takes everything, at its rate: first what waits, in
+        one piece, then each frame as it comes.
+        """
         resampler = Resampler(self._phone_rate_hz, self._provider_rate_hz)
-        first = True
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            self._sent.extend(self._frames)
-            pcm = b"".join(self._frames)
-            if first:
-                self._frames = deque(maxlen=LIVE_FRAMES)
-                first = False
-            else:
-                self._frames.clear()
+
+        def hand_on(pcm: bytes) -> None:
             if ready := resampler.feed(pcm):
                 send(ready)
+
+        self._sent.extend(self._waiting)
+        waited = b"".join(self._waiting)
+        self._waiting.clear()
+        if waited:
+            hand_on(waited)
+        self._hand_on = hand_on
+        try:
+            yield
+        finally:
+            self._hand_on = None

@@ -154,13 +154,9 @@ class Model:
             opened = self.opened = True
             self._fares("", answered=False)
             tell(ProviderReady(provider.life_s))
-            async with asyncio.TaskGroup() as streams:
-                streams.create_task(provider.write(), name="to provider")
-                streams.create_task(inbox.run(provider.send_audio), name="inbox")
+            with inbox.flowing(provider.send_audio):
                 await provider.read(tell)
-        except* ProviderError as errors:
-            error = errors.exceptions[0]
-            assert isinstance(error, ProviderError)
+        except ProviderError as error:
             self._trouble = str(error)
             if not opened or not error.retryable:
                 self._fares(self._trouble)

@@ -82,15 +82,14 @@ async def of_model(make: Callable[[], Provider]) -> AsyncIterator[Say]:
         conversation = _Conversation(provider)
         failed: CallError | None = None
         async with asyncio.TaskGroup() as tasks:
-            loops = [tasks.create_task(conversation.read()), tasks.create_task(provider.write())]
+            reading = tasks.create_task(conversation.read())
             try:
                 yield conversation.say
             except CallError as error:
                 # Past the group, which would wrap it.
                 failed = error
             finally:
-                for loop in loops:
-                    loop.cancel()
+                reading.cancel()
         if failed is not None:
             raise failed
     finally:

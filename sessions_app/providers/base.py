@@ -1,7 +1,7 @@
 """The small interface between a call and a speech model's service.
 
-A provider is one live conversation. The call's session owns it: it opens it, runs its two loops in
-its own task group, and closes it. A provider never sees the phone, rows, or another call.
+A provider is one live conversation. The call's session owns it: it opens it, converses in its own
+task group, and closes it. A provider never sees the phone, rows, or another call.
 """
 
 from __future__ import annotations
@@ -61,11 +61,9 @@ class Provider(Protocol):
         ...
 
     async def read(self, emit: Callable[[Event], None]) -> None:
-        """Hand over events until the connection ends, then raise `ProviderError`."""
-        ...
-
-    async def write(self) -> None:
-        """Send what `send` and `send_audio` queued, until cancelled or the connection ends."""
+        """Converse: hand over events, and send what is queued, until the connection ends; then
+        raise `ProviderError`. What `emit` raises is raised here, too.
+        """
         ...
 
     def send(self, command: ProviderCommand) -> None:

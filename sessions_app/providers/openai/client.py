@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import (
-    ConcurrencyError,
     ConnectionClosed,
     InvalidStatus,
     InvalidURI,
@@ -26,11 +25,12 @@ from websockets.exceptions import (
 from sessions_app.core.errors import ProviderError
 from sessions_app.core.events import Event, ProviderCommand, ProviderLost
 from sessions_app.providers.base import Capabilities, ProviderSetup
+from sessions_app.providers.openai.connection import DirectConnection, Message
 from sessions_app.providers.openai.conversation import RATE_HZ, Conversation
 from sessions_app.providers.openai.decoder import Decoder
 from sessions_app.providers.openai.faults import SESSION_EXPIRED, Fault, is_fatal
 from sessions_app.providers.openai.sendqueue import SendQueue
-from sessions_app.providers.openai.wire import Encoder, session_update
+from sessions_app.providers.openai.wire import Encoder, audio_append, session_update
 from sessions_app.providers.tls import tls_context
 
 _log = logging.getLogger(__name__)
@@ -97,9 +97,13 @@ class OpenAIProvider:
         self._decoder = Decoder(conversation)
         self._queue = SendQueue()
         self._early: list[Event] = []
-        self._ws: ClientConnection | None = None
+        self._ws: DirectConnection | None = None
         self._attempts = 0
         self._sent = 0
+        self._emit: Callable[[Event], None] | None = None
+        #: Done when reading is over, with what ended it.
+        self._over: asyncio.Future[None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
         #: The session's length as the server told it; None: it did not.
         self.life_s: float | None = None
 
@@ -145,7 +149,7 @@ class OpenAIProvider:
             ceiling_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (attempt - 1))
             await self._sleep(ceiling_s * self._rand())
 
-    async def _try_open(self) -> ClientConnection:
+    async def _try_open(self) -> DirectConnection:
         ws = await self._connect()
         try:
             async with asyncio.timeout(self._conf.ready_timeout_s):
@@ -162,12 +166,13 @@ class OpenAIProvider:
             raise
         return ws
 
-    async def _connect(self) -> ClientConnection:
+    async def _connect(self) -> DirectConnection:
         url = realtime_url(self._conf.base_url, self._model)
         headers = {**self._setup.headers, "Authorization": f"Bearer {self._conf.api_key}"}
         try:
-            return await connect(
+            connection = await connect(
                 url,
+                create_connection=DirectConnection,
                 additional_headers=headers,
                 compression=None,
                 proxy=None,
@@ -177,6 +182,8 @@ class OpenAIProvider:
                 logger=_socket_log,
                 ssl=tls_context() if url.startswith("wss:") else None,
             )
+            assert isinstance(connection, DirectConnection)
+            return connection
         except InvalidStatus as exc:
             raise _refused(exc) from None
         except (InvalidURI, ssl.SSLCertVerificationError, ValueError) as exc:
@@ -199,7 +206,7 @@ class OpenAIProvider:
                 f"no connection: {type(exc).__name__}", retryable=True, code="connect"
             ) from None
 
-    async def _configure(self, ws: ClientConnection) -> None:
+    async def _configure(self, ws: DirectConnection) -> None:
         """`session.created`, our update, `session.updated`: before that no audio may be sent."""
         self._early.clear()
         created = await self._expect(ws, "session.created")
@@ -210,13 +217,13 @@ class OpenAIProvider:
             transcription_model=self._conf.transcription_model,
             event_id=_UPDATE_ID,
         )
-        await ws.send(json.dumps(update))
+        ws.write(json.dumps(update).encode())
         updated = await self._expect(ws, "session.updated")
         _compare(update["session"], updated.get("session"))
 
-    async def _expect(self, ws: ClientConnection, wanted: str) -> dict[str, Any]:
+    async def _expect(self, ws: DirectConnection, wanted: str) -> dict[str, Any]:
         while True:
-            raw = await ws.recv()
+            raw = bytes(await ws.next_message())
             event = _json_object(raw)
             if event.get("type") == wanted:
                 return event
@@ -224,48 +231,92 @@ class OpenAIProvider:
                 _raise_fault(Fault.of(event.get("error")))
             self._early += self._decoder.decode(raw)
 
-    # ------------------------------------------------------------------ the two loops
+    # ------------------------------------------------------------------ conversing
 
     async def read(self, emit: Callable[[Event], None]) -> None:
         """Hand over events until the connection ends; see `Provider.read`."""
         ws = self._opened()
+        self._emit = emit
+        self._over = over = asyncio.get_running_loop().create_future()
+        ws.on_room, ws.on_full, ws.on_lost = self._go_on, self._wait_for_room, self._lost
         try:
-            _hand_over(self._early, emit)
-            while True:
-                _hand_over(self._decoder.decode(await ws.recv()), emit)
-        except ConnectionClosed as exc:
-            raise _closed(exc) from None
+            self._tell(self._early)
+            ws.hand_to(self._hear)
+            self._flow()
+            if ws.lost:
+                self._lost()
+            await over
         finally:
-            self._queue.close()
+            self._emit = None
+            self._let_go()
+            if over.done() and not over.cancelled():
+                over.exception()  # whoever cancels this does not want to know
 
-    async def write(self) -> None:
-        """Send what is queued; returns when the connection has ended. See `Provider.write`."""
-        ws = self._opened()
-        queue = self._queue
-        while not queue.closed:
-            await queue.wake.wait()
-            queue.wake.clear()
-            while (message := queue.take()) is not None:
-                try:
-                    # The library's keepalive waits for the same full buffer, so it cannot help.
-                    async with asyncio.timeout(_SEND_TIMEOUT_S):
-                        await ws.send(message, text=True)
-                except TimeoutError:
-                    _log.warning("OpenAI took nothing for %s s", _SEND_TIMEOUT_S)
-                    ws.transport.abort()
-                    return
-                except ConnectionClosed:
-                    return
-                self._sent += 1
+    def _hear(self, message: Message) -> None:
+        """What the connection brings, where it comes in."""
+        self._tell(self._decoder.decode(message))
+
+    def _tell(self, events: list[Event]) -> None:
+        """Whatever goes wrong ends `read`."""
+        emit, over = self._emit, self._over
+        if emit is None or over is None or over.done():
+            return
+        try:
+            _hand_over(events, emit)
+        except Exception as error:
+            over.set_exception(error)
+
+    def _lost(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_exception(_closed(self._opened().close_exc))
 
     def send(self, command: ProviderCommand) -> None:
         for event in self._encoder.encode(command):
-            self._queue.put(json.dumps(event))
+            self._queue.put(json.dumps(event).encode())
+        self._flow()
 
     def send_audio(self, pcm: bytes) -> None:
-        self._queue.put_audio(pcm)
+        ws = self._ws
+        if ws is not None and self._emit is not None and self._queue.empty and not ws.full:
+            # As nearly always: there is nothing to be queued behind.
+            ws.write(audio_append(pcm))
+            self._sent += 1
+        else:
+            self._queue.put_audio(pcm)
+            self._flow()
 
-    def _opened(self) -> ClientConnection:
+    def _flow(self) -> None:
+        """Send what is queued, as long as the other side takes it."""
+        ws = self._ws
+        if ws is None or self._emit is None:
+            return
+        while not ws.full and (message := self._queue.take()) is not None:
+            ws.write(message)
+            self._sent += 1
+
+    def _wait_for_room(self) -> None:
+        # The library's keepalive waits for the same full buffer, so it cannot help.
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(_SEND_TIMEOUT_S, self._took_nothing)
+
+    def _go_on(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        self._flow()
+
+    def _took_nothing(self) -> None:
+        _log.warning("OpenAI took nothing for %s s", _SEND_TIMEOUT_S)
+        self._opened().transport.abort()
+
+    def _let_go(self) -> None:
+        """Nothing more is sent."""
+        self._queue.close()
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _opened(self) -> DirectConnection:
         if self._ws is None:
             raise ProviderError("not open", retryable=False, code="not_open")
         return self._ws
@@ -274,13 +325,14 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Say goodbye if the other side listens, and be gone in any case; see `Provider.close`."""
-        self._queue.close()
+        self._let_go()
         ws = self._ws
         if ws is None:
             return
+        # Read away what still comes: the other side's goodbye stands behind it.
+        ws.hand_to(_drop)
         try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S), asyncio.TaskGroup() as tasks:
-                tasks.create_task(_discard(ws))
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await ws.close()
         except TimeoutError:
             _log.debug("OpenAI did not answer the close")
@@ -288,16 +340,11 @@ class OpenAIProvider:
             await _abort(ws)
 
 
-async def _discard(ws: ClientConnection) -> None:
-    """Read away what is buffered: while it is, the library does not see the peer's goodbye."""
-    try:
-        while True:
-            await ws.recv()
-    except (ConnectionClosed, ConcurrencyError):
-        return
+def _drop(message: Message) -> None:
+    return None
 
 
-async def _abort(ws: ClientConnection) -> None:
+async def _abort(ws: DirectConnection) -> None:
     """Drop the connection and wait until its descriptor is free. Nothing if it is closed."""
     ws.transport.abort()
     try:

@@ -97,13 +97,13 @@ class Decoder:
             "response.output_text.delta": self._text_delta,
         }
 
-    def decode(self, raw: str | bytes) -> list[Event]:
+    def decode(self, raw: str | bytes | bytearray | memoryview) -> list[Event]:
         """The events that one message stands for, in order; often none. Never raises.
 
         Anything that ends the conversation is a `ProviderLost`, in its place among the others.
         """
         try:
-            event = json.loads(raw)
+            event = json.loads(raw if isinstance(raw, str) else str(raw, "utf-8"))
             if not isinstance(event, dict):
                 raise _Malformed("not an object")
             type_ = _string(event, "type")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 
 from sessions_app.providers.openai.conversation import RATE_HZ
@@ -14,22 +13,23 @@ _APPEND_BYTES = 100 * _BYTES_PER_MS
 
 
 class SendQueue:
-    """One conversation's outgoing messages, made on one event loop and taken by one writer."""
+    """One conversation's outgoing messages: empty, unless the connection is slow."""
 
     def __init__(self) -> None:
-        #: Set when there may be something to take, or when no more will come.
-        self.wake = asyncio.Event()
         self.closed = False
         self.audio_dropped_ms = 0
-        self._messages: deque[str] = deque()
+        self._messages: deque[bytes] = deque()
         self._audio: deque[bytes] = deque()
         self._audio_bytes = 0
         self._most_bytes = _KEPT_BYTES
 
-    def put(self, message: str) -> None:
+    @property
+    def empty(self) -> bool:
+        return not self._messages and not self._audio
+
+    def put(self, message: bytes) -> None:
         if not self.closed:
             self._messages.append(message)
-            self.wake.set()
 
     def put_audio(self, pcm: bytes) -> None:
         """Queue audio; beyond two seconds of it the oldest is dropped and counted. What a session
@@ -45,9 +45,8 @@ class SendQueue:
             dropped = len(self._audio.popleft())
             self._audio_bytes -= dropped
             self.audio_dropped_ms += dropped // _BYTES_PER_MS
-        self.wake.set()
 
-    def take(self) -> str | bytes | None:
+    def take(self) -> bytes | None:
         """The next client event, ready to be sent as text; None: nothing waits."""
         if self._messages:
             return self._messages.popleft()
@@ -64,9 +63,8 @@ class SendQueue:
         return audio_append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def close(self) -> None:
-        """Forget what waits, take no more, and wake the writer so that it can end."""
+        """Forget what waits, and take no more."""
         self.closed = True
         self._messages.clear()
         self._audio.clear()
         self._audio_bytes = 0
-        self.wake.set()

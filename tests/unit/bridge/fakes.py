@@ -89,7 +89,6 @@ class FakeProvider:
         *,
         opening: Act = fine,
         reading: Act | None = None,
-        writing: Act = hangs,
         closing: Act = fine,
         speaks: bool = True,
     ) -> None:
@@ -100,7 +99,7 @@ class FakeProvider:
         self.audio: list[bytes] = []
         self.opened = self.closed = 0
         self.emit: Callable[[ev.Event], None] | None = None
-        self._opening, self._closing, self._writing = opening, closing, writing
+        self._opening, self._closing = opening, closing
         self._reading = reading
         self.lost = asyncio.Event()
 
@@ -114,9 +113,6 @@ class FakeProvider:
             await self._reading()
         await self.lost.wait()
         raise ProviderError("connection closed: 1006", retryable=True)
-
-    async def write(self) -> None:
-        await self._writing()
 
     def send(self, command: object) -> None:
         self.commands.append(command)

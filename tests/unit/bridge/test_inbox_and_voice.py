@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sessions_app.bridge.inbox import EARLY_FRAMES, LIVE_FRAMES, Inbox
+from sessions_app.bridge.inbox import EARLY_FRAMES, Inbox
 from sessions_app.bridge.voice import VoiceQueue
 from sessions_app.core import events as ev
 from tests.unit.bridge.clockwork import now, run
@@ -23,64 +23,43 @@ async def stop(task: asyncio.Task[None]) -> None:
 
 
 def test_what_the_caller_said_before_the_model_was_ready_is_not_lost() -> None:
-    async def story() -> None:
-        got: list[bytes] = []
-        inbox = Inbox(8000, 8000)
-        for number in range(250):
-            inbox.put(frame(number))
-        task = asyncio.create_task(inbox.run(got.append))
-        await asyncio.sleep(1)
-        await stop(task)
-        assert b"".join(got) == b"".join(frame(number) for number in range(250))
-        assert inbox.dropped == 0
-
-    run(story())
+    got: list[bytes] = []
+    inbox = Inbox(8000, 8000)
+    for number in range(250):
+        inbox.put(frame(number))
+    with inbox.flowing(got.append):
+        assert got == [b"".join(frame(number) for number in range(250))]
+    assert inbox.dropped == 0
 
 
 def test_before_the_model_is_ready_the_oldest_is_dropped_and_counted() -> None:
-    async def story() -> None:
-        got: list[bytes] = []
-        inbox = Inbox(8000, 8000)
-        for number in range(EARLY_FRAMES + 7):
-            inbox.put(frame(number))
-        task = asyncio.create_task(inbox.run(got.append))
-        await asyncio.sleep(1)
-        await stop(task)
+    got: list[bytes] = []
+    inbox = Inbox(8000, 8000)
+    for number in range(EARLY_FRAMES + 7):
+        inbox.put(frame(number))
+    with inbox.flowing(got.append):
         assert b"".join(got) == b"".join(frame(n) for n in range(7, EARLY_FRAMES + 7))
-        assert inbox.dropped == 7
-
-    run(story())
+    assert inbox.dropped == 7
 
 
-def test_a_model_that_takes_nothing_gets_what_is_fresh() -> None:
-    async def story() -> None:
-        got: list[bytes] = []
-        inbox = Inbox(8000, 8000)
-        task = asyncio.create_task(inbox.run(got.append))
-        inbox.put(frame(0))
-        await asyncio.sleep(1)
-        for number in range(1, 201):
+def test_each_frame_is_handed_on_as_it_comes() -> None:
+    got: list[bytes] = []
+    inbox = Inbox(8000, 8000)
+    with inbox.flowing(got.append):
+        for number in range(3):
             inbox.put(frame(number))
-        await asyncio.sleep(1)
-        await stop(task)
-        assert b"".join(got[1:]) == b"".join(frame(n) for n in range(201 - LIVE_FRAMES, 201))
-        assert inbox.dropped == 200 - LIVE_FRAMES
-
-    run(story())
+            assert got[-1] == frame(number)
+    inbox.put(frame(3))
+    assert len(got) == 3, "nobody takes it any more"
 
 
 def test_the_models_rate_is_what_comes_out() -> None:
-    async def story() -> None:
-        got: list[bytes] = []
-        inbox = Inbox(8000, 24_000)
-        task = asyncio.create_task(inbox.run(got.append))
+    got: list[bytes] = []
+    inbox = Inbox(8000, 24_000)
+    with inbox.flowing(got.append):
         for number in range(100):
             inbox.put(frame(number))
-            await asyncio.sleep(0.02)
-        await stop(task)
-        assert len(b"".join(got)) == pytest.approx(100 * 960, abs=100)
-
-    run(story())
+    assert len(b"".join(got)) == pytest.approx(100 * 960, abs=100)
 
 
 # ---------------------------------------------------------------------- the voice

@@ -377,7 +377,7 @@ def test_a_fault_of_ours_ends_the_call_and_releases_everything() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("where", ["opening", "writing"])
+@pytest.mark.parametrize("where", ["opening", "reading"])
 def test_a_fault_of_ours_anywhere_in_the_model_ends_the_call(where: str) -> None:
     async def fault() -> None:
         raise KeyError("a bug")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 from base64 import b64decode, b64encode
@@ -51,16 +52,15 @@ def provider(server: RealtimeServer, setup: ProviderSetup = SETUP, **conf: Any) 
 
 @asynccontextmanager
 async def talking(it: OpenAIProvider) -> AsyncIterator[asyncio.Queue[Event]]:
-    """An opened provider with both loops running; what it emits is in the queue."""
+    """An opened provider that converses; what it emits is in the queue."""
     events: asyncio.Queue[Event] = asyncio.Queue()
     await it.open()
-    loops = [asyncio.create_task(it.read(events.put_nowait)), asyncio.create_task(it.write())]
+    reading = asyncio.create_task(it.read(events.put_nowait))
     try:
         yield events
     finally:
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
         await it.close()
 
 
@@ -457,8 +457,104 @@ def test_a_large_message_comes_through() -> None:
     run_clean(scenario)
 
 
+def test_a_message_in_pieces_comes_whole() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        event = {"type": "input_audio_buffer.speech_started", "event_id": "e", "item_id": "u1"}
+        text = json.dumps(event)
+        await peer.ws.send([text[:10], text[10:11], "", text[11:]])
+        await peer.send("input_audio_buffer.speech_started", item_id="u2")
+        await peer.until_closed()
+
+    async def scenario() -> None:
+        async with realtime(script) as server, talking(provider(server)) as events:
+            assert await bounded(events.get()) == SpeechStarted("u1")
+            assert await bounded(events.get()) == SpeechStarted("u2")
+
+    run_clean(scenario)
+
+
+def test_a_fault_of_whoever_is_told_ends_reading_with_it() -> None:
+    told: list[Event] = []
+
+    def breaks(event: Event) -> None:
+        told.append(event)
+        raise KeyError("a bug")
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        for number in range(3):
+            await peer.send("input_audio_buffer.speech_started", item_id=f"u{number}")
+        await peer.until_closed()
+
+    async def scenario() -> None:
+        async with realtime(script) as server:
+            it = provider(server)
+            await it.open()
+            with pytest.raises(KeyError):
+                await bounded(it.read(breaks))
+            await it.close()
+
+    run_clean(scenario)
+    assert told == [SpeechStarted("u0")], "and hears nothing after it"
+
+
+def test_a_connection_that_broke_before_it_is_read_ends_reading_at_once() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.send("input_audio_buffer.speech_started", item_id="u")
+        await peer.ws.close(1011)
+
+    async def scenario() -> None:
+        async with realtime(script) as server:
+            it = provider(server)
+            await it.open()
+            assert it._ws is not None
+            await bounded(it._ws.wait_closed())
+            events: list[Event] = []
+            with pytest.raises(ProviderError) as caught:
+                await bounded(it.read(events.append))
+            assert events == [SpeechStarted("u")], "what came before is not lost"
+            assert caught.value.retryable
+            it.send_audio(b"\0\0")
+            await it.close()
+
+    run_clean(scenario)
+
+
+def test_what_comes_once_reading_is_cancelled_is_told_to_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await go_on.wait()
+        await peer.send("input_audio_buffer.speech_started", item_id="u")
+        await peer.ws.close(1011)
+
+    async def scenario() -> None:
+        async with realtime(script) as server:
+            it = provider(server)
+            await it.open()
+            events: list[Event] = []
+            reading = asyncio.create_task(it.read(events.append))
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            go_on.set()
+            assert it._ws is not None
+            await bounded(it._ws.wait_closed())
+            await it.close()
+            assert events == []
+
+    with caplog.at_level(logging.ERROR, "asyncio"):
+        run_clean(scenario)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("code", "retryable"), [(1001, True), (1011, True), (4000, False)])
-def test_the_end_of_the_connection_ends_both_loops(code: int, retryable: bool) -> None:
+def test_the_end_of_the_connection_ends_reading(code: int, retryable: bool) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.send("input_audio_buffer.speech_started", item_id="u")
@@ -469,12 +565,10 @@ def test_the_end_of_the_connection_ends_both_loops(code: int, retryable: bool) -
             it = provider(server)
             await it.open()
             events: list[Event] = []
-            writing = asyncio.create_task(it.write())
             with pytest.raises(ProviderError) as caught:
                 await bounded(it.read(events.append))
             assert caught.value.retryable is retryable
             assert events == [SpeechStarted("u")]
-            await bounded(writing)
             await it.close()
 
     run_clean(scenario)
@@ -520,7 +614,7 @@ def test_a_connection_that_breaks_is_an_error_worth_another_try() -> None:
     run_clean(scenario)
 
 
-# --------------------------------------------------------------------------- writing
+# --------------------------------------------------------------------------- sending
 
 
 def test_commands_come_in_order_and_before_audio() -> None:
@@ -555,7 +649,7 @@ def test_commands_come_in_order_and_before_audio() -> None:
     assert b64decode(got[3]["audio"]) == b"\1\0" * 240 + b"\2\0" * 240
 
 
-def test_the_writer_sleeps_until_there_is_something_and_then_sends_it() -> None:
+def test_what_is_to_be_sent_is_sent_at_once() -> None:
     got: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def script(peer: Peer) -> None:
@@ -602,11 +696,9 @@ def test_a_server_that_takes_nothing_costs_old_audio_and_then_the_connection(
                     await asyncio.sleep(0)
 
             shouting = asyncio.create_task(shout())
-            writing = asyncio.create_task(it.write())
             with pytest.raises(ProviderError) as caught:
                 await bounded(it.read(lambda event: None))
             assert caught.value.retryable
-            await bounded(writing)
             shouting.cancel()
             await asyncio.gather(shouting, return_exceptions=True)
             assert it.audio_dropped > 0
@@ -616,14 +708,74 @@ def test_a_server_that_takes_nothing_costs_old_audio_and_then_the_connection(
     run_clean(scenario)
 
 
+@pytest.mark.parametrize("size", [1, 125, 126, 1000, 65_535, 65_536, 200_000])
+def test_a_message_of_any_length_is_framed_as_the_server_reads_it(size: int) -> None:
+    got: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        got.append(str(await peer.ws.recv()))
+
+    async def scenario() -> None:
+        async with realtime(script) as server:
+            it = provider(server)
+            await it.open()
+            assert it._ws is not None
+            it._ws.write(b"x" * size)
+            await bounded(it._ws.wait_closed())
+            it._ws.write(b"after the end, which is nothing")
+            await it.close()
+
+    run_clean(scenario)
+    assert got == ["x" * size]
+
+
+def test_what_has_no_room_is_sent_in_its_order_once_there_is() -> None:
+    got: list[dict[str, Any]] = []
+    read_on, all_there = asyncio.Event(), asyncio.Event()
+    numbers = itertools.count()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        peer.ws.transport.pause_reading()
+        await read_on.wait()
+        peer.ws.transport.resume_reading()
+        while not got or got[-1]["type"] != "input_audio_buffer.append":
+            got.append(await peer.receive())
+        all_there.set()
+        await peer.until_closed()
+
+    async def scenario() -> None:
+        async with realtime(script) as server:
+            it = provider(server)
+            async with talking(it):
+                assert it._ws is not None
+                await asyncio.sleep(0)
+                while not it._ws.full:
+                    it.send(AddCallerWords(f"{next(numbers)} {'x' * 50_000}"))
+                it.send(AddCallerWords("behind"))
+                it.send_audio(b"\1\0" * 480)
+                it.send(CreateResponse("q1", Purpose.GREETING, "Greet.", tools=False))
+                # Commands are never behind audio that waits.
+                read_on.set()
+                await bounded(all_there.wait())
+            assert it.audio_dropped == 0
+
+    run_clean(scenario)
+    said = [event["item"]["content"][0]["text"] for event in got if "item" in event]
+    count = next(numbers)
+    assert said == [f"{number} {'x' * 50_000}" for number in range(count)] + ["behind"]
+    assert [event["type"] for event in got[-2:]] == ["response.create", "input_audio_buffer.append"]
+
+
 def test_the_oldest_audio_is_dropped_and_its_length_counted() -> None:
     queue = SendQueue()
     for number in range(150):  # three seconds of 20 ms
         queue.put_audio(bytes([number, 0]) * 480)
-    queue.put("command")
+    queue.put(b"command")
 
     assert queue.audio_dropped_ms == 1000
-    assert queue.take() == "command"
+    assert queue.take() == b"command"
     pieces = []
     while (message := queue.take()) is not None:
         pieces.append(b64decode(json.loads(message)["audio"]))
@@ -656,9 +808,9 @@ def test_audio_that_was_sent_counts_no_more() -> None:
 
 def test_a_closed_queue_keeps_nothing() -> None:
     queue = SendQueue()
-    queue.put("a")
+    queue.put(b"a")
     queue.close()
-    queue.put("b")
+    queue.put(b"b")
     queue.put_audio(b"\0\0")
 
     assert queue.take() is None
@@ -747,17 +899,15 @@ def test_closing_what_was_never_open_is_nothing() -> None:
     run_clean(scenario)
 
 
-def test_what_the_loops_raise_when_closed_from_outside_is_an_ordinary_end() -> None:
+def test_what_reading_raises_when_closed_from_outside_is_an_ordinary_end() -> None:
     async def scenario() -> None:
         async with realtime(stay) as server:
             it = provider(server)
             await it.open()
             reading = asyncio.create_task(it.read(lambda event: None))
-            writing = asyncio.create_task(it.write())
             await asyncio.sleep(0)
             await it.close()
             with pytest.raises(ProviderError):
                 await bounded(reading)
-            await bounded(writing)
 
     run_clean(scenario)
