@@ -20,6 +20,7 @@ from sessions_app.bridge.inbox import Inbox
 from sessions_app.bridge.model import Fares, Model
 from sessions_app.bridge.outbox import MediaSocket, Outbox
 from sessions_app.bridge.release import Step, release
+from sessions_app.bridge.ticker import Ticker
 from sessions_app.bridge.tickets import Ticket
 from sessions_app.bridge.voice import VoiceQueue
 from sessions_app.core import events as ev
@@ -43,12 +44,6 @@ FRAME_MS = 20.0
 
 #: A socket that brought a frame this lately is not lost, whatever a late report says.
 MEDIA_FRESH_S = 1.0
-
-#: A clock so late has not been late: the process stood still, suspended or starved. Less than what
-#: would make a healthy phone look frozen.
-STOOD_STILL_S = 1.5
-#: Then what came meanwhile is read for so long before anybody is judged by the clock.
-CATCH_UP_S = 1.0
 
 _owner: ContextVar[CallSession | None] = ContextVar("call_session", default=None)
 
@@ -131,6 +126,7 @@ class CallSession:
             past=setup.past,
             now=clock(),
         )
+        self._ticker = Ticker(self._call.next_deadline, self._tick, clock)
         self._ear = Ear()
         self._inbox = Inbox(setup.phone_rate_hz, capabilities.rate_hz)
         self._outbox = Outbox(
@@ -138,7 +134,7 @@ class CallSession:
             phone_rate_hz=setup.phone_rate_hz,
             frame_bytes=setup.frame_bytes,
             emit=self.handle,
-            wrote=self._look_again,
+            wrote=self._ticker.look_again,
             clock=clock,
         )
         self._speaker = (
@@ -154,7 +150,6 @@ class CallSession:
         self.hang_up_failed = False
         self._ending = asyncio.Event()
         self._released = asyncio.Event()
-        self._deadline_moved = asyncio.Event()
         self.bad_frames = 0
 
     # ------------------------------------------------------------------ life
@@ -219,7 +214,7 @@ class CallSession:
                     "model": self._model.run(self._inbox),
                     "phone": self._run_phone(),
                     "transfer": self._run_transfer(),
-                    "clock": self._run_clock(),
+                    "clock": self._ticker.run(),
                 }
                 if self._speaker is not None:
                     work["voice"] = self._speaker.run()
@@ -364,11 +359,12 @@ class CallSession:
         """Let the call decide, and do what it wants. Never blocks."""
         for command in self._call.handle(event, self._clock()):
             self._do(command)
-        self._look_again()
+        if not isinstance(event, ev.AgentAudio):
+            # Sound that has come only puts off what was due; once it is written, that is told.
+            self._ticker.look_again()
 
-    def _look_again(self) -> None:
-        """The next deadline may have moved."""
-        self._deadline_moved.set()
+    def _tick(self, late_s: float) -> None:
+        self.handle(ev.Tick(late_s))
 
     def _do(self, command: ev.Command) -> None:
         match command:
@@ -413,23 +409,3 @@ class CallSession:
                 self.setup.connect_again(self)
             case _:
                 self._model.send(command)
-
-    async def _run_clock(self) -> None:
-        """Hand in a `Tick` whenever one is due."""
-        while True:
-            self._deadline_moved.clear()
-            deadline = self._call.next_deadline()
-            asked_s = self._clock()
-            due_s = math.inf if deadline is None else max(deadline, asked_s)
-            timed_out = False
-            try:
-                async with asyncio.timeout(None if deadline is None else due_s - asked_s):
-                    await self._deadline_moved.wait()
-            except TimeoutError:
-                timed_out = True
-            # Where everything is late, something else may wake this before its own timer does.
-            late_s = max(0.0, self._clock() - due_s)
-            if late_s >= STOOD_STILL_S:
-                await asyncio.sleep(CATCH_UP_S)
-            if timed_out or late_s > 0:
-                self.handle(ev.Tick(late_s))

@@ -7,7 +7,8 @@ import asyncio
 
 import pytest
 
-from sessions_app.bridge.session import CATCH_UP_S, CallSession
+from sessions_app.bridge.session import CallSession
+from sessions_app.bridge.ticker import CATCH_UP_S
 from sessions_app.core import events as ev
 from sessions_app.core.limits import Limits
 from tests.unit.bridge import clockwork
