@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sessions_app.core.audio import Framer, Resampler, audible, pcm_ms
+from sessions_app.core.audio import Framer, Resampler, audible, pcm_ms, which_audible
 from sessions_app.core.events import Event, ItemWritten, MediaClosed, ProviderNotice
 from sessions_app.core.playback import Playback
 
@@ -42,7 +42,7 @@ class MediaSocket(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for every 20 ms: to freeze it would treble what it costs
 class _Frame:
     item_id: str
     data: bytes
@@ -86,6 +86,8 @@ class Outbox:
         self._since_mark_ms = 0.0
         self._marks = 0
         self._wake = asyncio.Event()
+        #: The phone has enough for now: more of the same can wait until it has not.
+        self._full = False
         self.overrun_ms = 0.0
 
     @property
@@ -103,14 +105,18 @@ class Outbox:
         if self._resampler.from_hz != rate_hz:
             self._resampler = Resampler(rate_hz, self._rate_hz)
         self._add(item_id, self._resampler.feed(pcm))
-        self._wake.set()
+        self._more()
 
     def finish(self, item_id: str) -> None:
         """The item is complete: its last frame is padded, and a mark goes behind it."""
         if self._framing == item_id:
             self._pad(item_id)
         self._queue.append(_End(item_id))
-        self._wake.set()
+        self._more()
+
+    def _more(self) -> None:
+        if not self._full:
+            self._wake.set()
 
     def ask(self) -> None:
         """Set a mark behind what was written, whether or not there is something new."""
@@ -128,13 +134,14 @@ class Outbox:
         self._wake.set()
 
     def _add(self, item_id: str, pcm: bytes) -> None:
-        for data in self._framer.feed(pcm):
+        frames = self._framer.feed(pcm)
+        for data, loud in zip(frames, which_audible(frames), strict=True):
             if self._queued_ms >= QUEUE_MOST_MS:
                 if not self.overrun_ms:
                     self._emit(ProviderNotice("speech_too_long", "the rest was not played"))
                 self.overrun_ms += self._frame_ms
                 continue
-            self._queue.append(_Frame(item_id, data, self._frame_ms, 0.0, audible(data)))
+            self._queue.append(_Frame(item_id, data, self._frame_ms, 0.0, loud))
             self._queued_ms += self._frame_ms
 
     def _pad(self, item_id: str) -> None:
@@ -172,8 +179,9 @@ class Outbox:
             await socket.send_clear()
         if self._mark_wanted:
             await self._mark(socket)
+        backlog_ms = self._playback.backlog_ms(self._clock())
         while self._queue and not self._clear_wanted:
-            if self._playback.backlog_ms(self._clock()) >= LEAD_MS:
+            if backlog_ms >= LEAD_MS:
                 return
             piece = self._queue.popleft()
             if isinstance(piece, _End):
@@ -182,8 +190,9 @@ class Outbox:
                 self._emit(ItemWritten(piece.item_id))
                 continue
             self._queued_ms -= self._frame_ms
-            if self._playback.backlog_ms(self._clock()) <= 0:
+            if backlog_ms <= 0:
                 self._since_mark_ms = MARK_EVERY_MS
+            backlog_ms += self._frame_ms
             # Counted before it is sent: a clear that comes while sending must know of it.
             self._playback.wrote(
                 piece.item_id,
@@ -210,8 +219,11 @@ class Outbox:
         delay_s = None
         if self._queue and not self._clear_wanted:
             delay_s = max(0.005, (self._playback.backlog_ms(self._clock()) - REFILL_MS) / 1000)
+            self._full = True
         try:
             async with asyncio.timeout(delay_s):
                 await self._wake.wait()
         except TimeoutError:
             return
+        finally:
+            self._full = False

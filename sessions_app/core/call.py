@@ -145,6 +145,13 @@ class Call:
         if self._over:
             return []
         out: list[ev.Command] = []
+        if isinstance(event, ev.AgentAudio):
+            # By far the most frequent, and it changes nothing but what there is to be heard:
+            # whatever else is due has a deadline of its own.
+            if self.model.ready and not self.media_broke:
+                self.patience.note_quiet(now)
+                self._agent_audio(event, now, out)
+            return out
         self._handled_s = now
         if not self.media_broke:
             self._converse(event, now, out)
@@ -179,8 +186,6 @@ class Call:
 
     def _take(self, event: ev.Event, now: float, out: list[ev.Command]) -> None:
         match event:
-            case ev.AgentAudio():
-                self._agent_audio(event, now, out)
             case ev.AgentText():
                 if not self.responses.is_dead(event.response_id):
                     if speakable(event.text):

@@ -6,6 +6,7 @@ loud, is its own quietest moment, and is not taken for speech.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -39,12 +40,14 @@ class Ear:
         self._recent: deque[bool] = deque(maxlen=ONSET_OF)
         self._tenths: deque[float] = deque(maxlen=BACKGROUND_TENTHS)
         self._tenth: list[float] = []
+        #: The quietest of the tenths; None while there is none.
+        self._background: float | None = None
 
     def hear(self, frame: bytes, now: float) -> bool | None:
         """True: somebody began to speak; False: he has stopped; None: nothing has changed."""
         samples = np.frombuffer(frame, dtype="<i2").astype(np.float32)
-        rms = float(np.sqrt(np.dot(samples, samples) / max(1, samples.size)))
-        background = min(self._tenths, default=rms)
+        rms = math.sqrt(float(np.dot(samples, samples)) / (samples.size or 1))
+        background = rms if self._background is None else self._background
         if not self.speaking or now - self._since_s > BREATH_S:
             self._learn(rms)
         loud = rms > SPEECH_RMS and rms > background * ABOVE_NOISE
@@ -76,4 +79,5 @@ class Ear:
         self._tenth.append(rms)
         if len(self._tenth) == _FRAMES_A_TENTH:
             self._tenths.append(sum(self._tenth) / _FRAMES_A_TENTH)
+            self._background = min(self._tenths)
             self._tenth.clear()
