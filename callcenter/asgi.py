@@ -34,6 +34,7 @@ from django.urls import path, re_path  # noqa: E402
 from sessions_app.bridge.manager import get_manager  # noqa: E402
 from sessions_app.consumers import MediaConsumer  # noqa: E402
 from sessions_app.live.routing import websocket_urlpatterns  # noqa: E402
+from sessions_app.process import spare_collector  # noqa: E402
 
 logger = logging.getLogger("callcenter.asgi")
 
@@ -114,3 +115,6 @@ application = ProtocolTypeRouter(
         ),
     }
 )
+
+# Everything that stays has been made.
+spare_collector()

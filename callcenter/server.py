@@ -1,8 +1,7 @@
 """Daphne with a drain: `python -m callcenter.server -b ADDRESS -p PORT`.
 
-On SIGTERM (or Ctrl-C) health says draining and new calls are turned away; the live ones finish,
-for at most DRAIN_SECONDS, then are ended. A second signal ends at once. Exit code 0 when nobody
-was cut off, 3 otherwise.
+Exit code 0 when nobody was cut off, 3 otherwise (see `callcenter.draining`). `callcenter.dense` is
+the same on another server, for hosts with many calls.
 
 Plain Daphne, on a signal, stops its loop and leaves consumers uncancelled where its table of
 connections holds one without an application; here every call is closed by the calls' own root
@@ -14,20 +13,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 from typing import Any
 
+import uvloop
+
+# Daphne makes its loop when it is imported.
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
 
-from daphne.cli import CommandLineInterface
-from daphne.server import Server
+from daphne.cli import CommandLineInterface  # noqa: E402
+from daphne.server import Server  # noqa: E402
+from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
 
-from sessions_app.process import raise_fd_limit
+from callcenter.draining import Drain  # noqa: E402
+from callcenter.media_frames import frame_of, payload_of  # noqa: E402
+from sessions_app.process import raise_fd_limit  # noqa: E402
 
 logger = logging.getLogger("callcenter.server")
-
-EXIT_CUT_OFF = 3
 
 
 def _reactor() -> Any:
@@ -37,57 +40,45 @@ def _reactor() -> Any:
     return reactor
 
 
+class MediaSocketProtocol(WebSocketProtocol):
+    """Daphne's WebSocket, with a short way for a phone's audio: Autobahn's own is a third of what
+    a call costs, most of it for kinds of messages and of logging that do not occur.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.state == self.STATE_OPEN and self._between_messages():
+            payload = payload_of(data)
+            if payload is not None:
+                self.onMessage(payload, True)
+                return
+        super().dataReceived(data)
+
+    def _between_messages(self) -> bool:
+        return self.current_frame is None and not self.data and not self.inside_message
+
+    def serverSend(self, content: Any, binary: bool = False) -> None:
+        if binary and self.state == self.STATE_OPEN and not self.send_queue:
+            frame = frame_of(content)
+            if frame is not None:
+                self.transport.write(frame)
+                return
+        super().serverSend(content, binary)
+
+
 class DrainingServer(Server):
     """Drains before it stops. `exit_code` tells how it went."""
-
-    exit_code = 0
 
     def run(self) -> None:
         # Twisted would stop the loop at once; we want to be asked.
         self.signal_handlers = False
-        self._drains: list[asyncio.Task[None]] = []
-        _reactor().callLater(0, self._begin)
+        self._drain = Drain(self._stop_loop)
+        WebSocketFactory.protocol = MediaSocketProtocol
+        _reactor().callLater(0, self._drain.begin)
         super().run()
 
-    def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
-        self._drains.append(loop.create_task(self._start_calls(), name="start"))
-
-    async def _start_calls(self) -> None:
-        from sessions_app.bridge.manager import get_manager
-
-        try:
-            await get_manager().start()
-        except Exception as error:
-            logger.error("calls cannot be taken: %s", error)
-            self.exit_code = 1
-            self._stop_loop()
-
-    def _asked_to_stop(self) -> None:
-        if len(self._drains) > 2:
-            return
-        at_once = len(self._drains) > 1
-        loop = asyncio.get_running_loop()
-        self._drains.append(loop.create_task(self._drain(at_once=at_once), name="drain"))
-
-    async def _drain(self, *, at_once: bool) -> None:
-        from django.conf import settings
-
-        from sessions_app.bridge.manager import get_manager
-
-        manager = get_manager()
-        live = manager.get_active_session_count()
-        timeout_s = 0.0 if at_once else settings.DRAIN_SECONDS
-        logger.info("draining: %d live calls, at most %g s", live, timeout_s)
-        cut = await manager.drain(timeout_s)
-        if cut:
-            logger.warning("%d calls were cut off", cut)
-            self.exit_code = EXIT_CUT_OFF
-        await manager.shutdown()
-        logger.info("drained")
-        self._stop_loop()
+    @property
+    def exit_code(self) -> int:
+        return self._drain.exit_code
 
     def _stop_loop(self) -> None:
         reactor = _reactor()
@@ -95,7 +86,7 @@ class DrainingServer(Server):
             reactor.stop()
 
     def listen_error(self, port: Any) -> None:
-        self.exit_code = 1
+        self._drain.exit_code = 1
         logger.error("cannot listen: %s", port.getErrorMessage())
         super().listen_error(port)
 

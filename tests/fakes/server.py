@@ -43,13 +43,14 @@ class ServerKind(StrEnum):
     """Which program serves the product."""
 
     CALLCENTER = "callcenter.server"
+    DENSE = "callcenter.dense"
     DAPHNE = "daphne"
     UVICORN = "uvicorn"
 
     def command(self, port: int) -> list[str]:
         """The command line that listens on 127.0.0.1 and this port."""
         python = [sys.executable, "-m", self.value]
-        if self is ServerKind.CALLCENTER:
+        if self in (ServerKind.CALLCENTER, ServerKind.DENSE):
             return [*python, "-b", "127.0.0.1", "-p", str(port)]
         app = "callcenter.asgi:application"
         if self is ServerKind.DAPHNE:

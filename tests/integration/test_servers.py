@@ -65,6 +65,7 @@ _UVICORN = ("uvicorn", "--host", "127.0.0.1", "--port", "{port}")
 COMMAND_LINES = {
     "callcenter.server": line(*_OURS),
     "callcenter.server -v 2": line(*_OURS, "-v", "2"),
+    "callcenter.dense": line("callcenter.dense", "-b", "127.0.0.1", "-p", "{port}"),
     "daphne": line(*_DAPHNE, APP),
     "daphne -v 3": line(*_DAPHNE, "-v", "3", APP),
     "uvicorn": line(*_UVICORN, APP),
@@ -216,9 +217,12 @@ def test_a_log_in_json_is_json_and_just_as_discreet() -> None:
 # ---------------------------------------------------------------------- the end
 
 
+with_a_drain = pytest.mark.parametrize("kind", [ServerKind.CALLCENTER, ServerKind.DENSE])
+
+
 @asynccontextmanager
-async def _draining(drain_s: str) -> AsyncIterator[Stage]:
-    async with stage(env={"DRAIN_SECONDS": drain_s}) as s:
+async def _draining(drain_s: str, kind: ServerKind) -> AsyncIterator[Stage]:
+    async with stage(env={"DRAIN_SECONDS": drain_s}, kind=kind) as s:
         yield s
 
 
@@ -234,9 +238,10 @@ async def _gone(s: Stage, timeout_s: float) -> int:
     return code[0]
 
 
-def test_a_drain_lets_the_live_call_finish_and_ends_with_0() -> None:
+@with_a_drain
+def test_a_drain_lets_the_live_call_finish_and_ends_with_0(kind: ServerKind) -> None:
     async def scenario() -> None:
-        async with _draining("60") as s:
+        async with _draining("60", kind) as s:
             waiting = new_uuid()
             async with s.call() as phone:
                 await phone.wait_for_voice()
@@ -268,10 +273,11 @@ def test_a_drain_lets_the_live_call_finish_and_ends_with_0() -> None:
     asyncio.run(scenario())
 
 
-def test_an_idle_server_ends_at_once_with_0() -> None:
+@with_a_drain
+def test_an_idle_server_ends_at_once_with_0(kind: ServerKind) -> None:
     async def scenario() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            async with _draining("60") as s:
+            async with _draining("60", kind) as s:
                 began_s = time.monotonic()
                 s.server.process.signal(number)
                 assert await _gone(s, 8) == 0
@@ -282,10 +288,13 @@ def test_an_idle_server_ends_at_once_with_0() -> None:
     asyncio.run(scenario())
 
 
+@with_a_drain
 @pytest.mark.parametrize("how", ["a second signal", "DRAIN_SECONDS"])
-def test_calls_that_outlast_the_drain_are_cut_and_the_exit_code_says_so(how: str) -> None:
+def test_calls_that_outlast_the_drain_are_cut_and_the_exit_code_says_so(
+    how: str, kind: ServerKind
+) -> None:
     async def scenario() -> None:
-        async with _draining("1" if how == "DRAIN_SECONDS" else "60") as s:
+        async with _draining("1" if how == "DRAIN_SECONDS" else "60", kind) as s:
             waiting = new_uuid()
             async with s.call() as phone, s.call() as other:
                 await asyncio.gather(phone.wait_for_voice(), other.wait_for_voice())
