@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sessions_app.core.audio import Resampler
+from sessions_app.core.resampler import Resampler
 
 #: While there is no model to take it, so that a first "hello" is not lost; the oldest is dropped.
 EARLY_FRAMES = 300

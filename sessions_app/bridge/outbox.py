@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sessions_app.core.audio import Framer, Resampler, audible, pcm_ms, which_audible
+from sessions_app.core.audio import Framer, audible, pcm_ms, which_audible
 from sessions_app.core.events import Event, ItemWritten, MediaClosed, ProviderNotice
 from sessions_app.core.playback import Playback
+from sessions_app.core.resampler import Resampler
 
 #: How far the phone's queue is filled, and when it is filled again.
 LEAD_MS = 1000.0

@@ -1,11 +1,10 @@
-"""Sound on its way: s16le mono PCM, its sizes, its rates."""
+"""Sound on its way: s16le mono PCM and its sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import soxr
 
 SAMPLE_BYTES = 2
 #: What stays below this is line noise or digital silence; nobody hears it as a voice.
@@ -32,52 +31,6 @@ def which_audible(frames: Sequence[bytes]) -> list[bool]:
     loud = (samples.max(axis=1) > AUDIBLE_PEAK) | (samples.min(axis=1) < -AUDIBLE_PEAK)
     answers: list[bool] = loud.tolist()
     return answers
-
-
-class Resampler:
-    """Changes the rate of a stream of PCM, keeping its state from piece to piece.
-
-    Upwards, towards the model, soxr's quick mode: it holds back a fifth of a millisecond, and the
-    faint images it leaves lie above what a telephone carries. Downwards, towards the ear, the low
-    quality mode: it holds back 25 ms once at the start of speech, but filters what would otherwise
-    fold back into the voice.
-    """
-
-    def __init__(self, from_hz: int, to_hz: int) -> None:
-        self.from_hz = from_hz
-        self.to_hz = to_hz
-        self._stream = self._fresh()
-
-    def _fresh(self) -> soxr.ResampleStream | None:
-        if self.from_hz == self.to_hz:
-            return None
-        quality = "QQ" if self.to_hz > self.from_hz else "LQ"
-        return soxr.ResampleStream(self.from_hz, self.to_hz, 1, dtype="int16", quality=quality)
-
-    def feed(self, pcm: bytes) -> bytes:
-        """The next piece, of a whole number of samples; gives what is ready, maybe nothing."""
-        if self._stream is None:
-            return pcm
-        return self._out(pcm, last=False)
-
-    def flush(self) -> bytes:
-        """What was held back; the next piece begins a new stream."""
-        if self._stream is None:
-            return b""
-        tail = self._out(b"", last=True)
-        self._stream = self._fresh()
-        return tail
-
-    def reset(self) -> None:
-        """Forget what was held back."""
-        self._stream = self._fresh()
-
-    def _out(self, pcm: bytes, *, last: bool) -> bytes:
-        assert self._stream is not None
-        # As one column, which spares the library a change of shape each way.
-        samples = np.frombuffer(pcm, dtype="<i2").reshape(-1, 1)
-        ready: bytes = self._stream.resample_chunk(samples, last=last).astype("<i2").tobytes()
-        return ready
 
 
 class Framer:

@@ -24,7 +24,8 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from sessions_app.bridge.manager import get_manager
-from sessions_app.core.audio import Framer, Resampler
+from sessions_app.core.audio import Framer
+from sessions_app.core.resampler import Resampler
 from sessions_app.live.browser_page import (
     FRAME_BYTES,
     WIRE_HZ,
