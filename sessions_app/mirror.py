@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import threading
 from collections import deque
@@ -40,6 +41,9 @@ Change = rows.CallChange | rows.CarrierReport
 
 #: Rows follow within about this long.
 FLUSH_EVERY_S = 0.25
+#: What goes on changing (how far a turn has been heard, what the call has cost so far) follows
+#: within this, or with whatever else is written of its call.
+LATER_S = 5.0
 #: After a failed write the next try comes later and later, up to this.
 RETRY_MOST_S = 5.0
 #: Events kept for one call; a supplier that misbehaves without end is not told without end.
@@ -56,6 +60,10 @@ class DatabaseBusy(OperationalError):
     """Too many questions are waiting for an answer already; it counts as away."""
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass(eq=False)
 class CallMirror:
     """One session's notes for its call's row: what has changed since it was last written."""
@@ -64,6 +72,8 @@ class CallMirror:
     #: Everything that makes the row, for the case that it could not be made at the answer.
     base: Mapping[str, Any]
     wake: Callable[[], None]
+    #: The same for what can wait.
+    later: Callable[[], None] = _nothing
     fields: dict[str, Any] = field(default_factory=dict)
     turns: dict[str, Turn] = field(default_factory=dict)
     notes: list[rows.EventNote] = field(default_factory=list)
@@ -107,11 +117,14 @@ class CallMirror:
     def turn(self, turn: Turn) -> None:
         turn = replace(turn, item_id=f"{self.life}.{turn.item_id}"[:100])
         self.turns[turn.item_id] = turn
-        self.wake()
+        if turn.final:
+            self.wake()
+        else:
+            self.later()
 
     def usage(self, usage: Mapping[str, int]) -> None:
         self.fields["usage"] = dict(usage)
-        self.wake()
+        self.later()
 
     def note(self, kind: str, detail: str = "", at: datetime | None = None) -> None:
         self.noted += 1
@@ -163,6 +176,8 @@ class Mirror:
         self._asker = ThreadPoolExecutor(ASKERS, thread_name_prefix="mirror-asker")
         self._asking = 0
         self._changed: dict[CallMirror, None] = {}
+        #: What can wait, and until when; the first to be due comes first.
+        self._later: dict[CallMirror, float] = {}
         #: Calls whose changes are on their way to the database.
         self._in_hand: list[str] = []
         self._reports: deque[rows.CarrierReport] = deque(maxlen=REPORTS_MOST)
@@ -215,10 +230,15 @@ class Mirror:
         """The notes of a call that begins or goes on."""
 
         def wake() -> None:
+            self._later.pop(mirror, None)
             self._changed[mirror] = None
             self._wake.set()
 
-        mirror = CallMirror(uuid, base, wake)
+        def later() -> None:
+            if mirror not in self._changed:
+                self._later.setdefault(mirror, asyncio.get_running_loop().time() + LATER_S)
+
+        mirror = CallMirror(uuid, base, wake, later)
         return mirror
 
     def report(self, report: rows.CarrierReport) -> None:
@@ -230,7 +250,8 @@ class Mirror:
         """Calls of which the database does not know everything yet, their end perhaps. From any
         thread.
         """
-        return [*self._in_hand, *(mirror.uuid for mirror in list(self._changed))]
+        waiting = [*list(self._changed), *list(self._later)]
+        return [*self._in_hand, *(mirror.uuid for mirror in waiting)]
 
     def stop(self) -> None:
         """Let `run` return once what it is writing has been written."""
@@ -241,15 +262,33 @@ class Mirror:
         """Write changes as they come, until stopped."""
         delay_s = FLUSH_EVERY_S
         while not self._stopping:
-            await self._wake.wait()
+            await self._until_due()
             await asyncio.sleep(delay_s)
-            written = await self.flush()
+            written = await self._write_due(asyncio.get_running_loop().time())
             delay_s = FLUSH_EVERY_S if written else min(RETRY_MOST_S, delay_s * 2)
+
+    async def _until_due(self) -> None:
+        """There is something to be written now."""
+        while not self._wake.is_set():
+            due_s = next(iter(self._later.values()), math.inf)
+            now = asyncio.get_running_loop().time()
+            if due_s <= now:
+                return
+            # What is noted meanwhile is due no sooner than this.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(due_s - now, LATER_S)):
+                    await self._wake.wait()
 
     async def flush(self) -> bool:
         """Write everything noted so far and tell whoever watches; False if it was not possible."""
+        return await self._write_due(math.inf)
+
+    async def _write_due(self, until_s: float) -> bool:
         async with self._flushing:
             self._wake.clear()
+            for mirror in [each for each, due_s in self._later.items() if due_s <= until_s]:
+                del self._later[mirror]
+                self._changed[mirror] = None
             self._in_hand = [mirror.uuid for mirror in self._changed]
             changed, self._changed = self._changed, {}
             reports = list(self._reports)

@@ -63,18 +63,22 @@ def write(change: CallChange, node: str) -> None:
     process that knows better.
     """
     with transaction.atomic():
-        record = CallRecord.objects.select_for_update().filter(uuid=change.uuid).first()
+        record = _locked(change.uuid)
+        changed: list[str] | None = list(change.fields)
         if record is None:
             record = CallRecord(uuid=change.uuid, node=node, **change.base)
             record.heartbeat_at = Now()
+            changed = None
         elif record.node != node:
             # Two processes that had no database may both have begun the call. The caller is where
             # the newest ticket was spent; the other one lets go when it finds the call moved.
             if change.fields.get("ticket_claimed", 0) <= record.ticket_claimed:
                 return
             record.node = node
+            changed = [*change.fields, "node"]
         ends = _apply(record, change.fields)
-        record.save()
+        if changed is None or changed:
+            record.save(update_fields=changed)
         if change.turns:
             offset_ms = _ms_between(record.media_opened_at, change.opened_at)
             TranscriptTurn.objects.bulk_create(
@@ -88,6 +92,12 @@ def write(change: CallChange, node: str) -> None:
         )
         if ends and record.turns.exclude(text="").exists():
             enqueue_summary(record)
+
+
+def _locked(uuid: str) -> CallRecord | None:
+    """The call's row, for us alone until the transaction's end."""
+    found = CallRecord.objects.select_for_update().filter(uuid=uuid).order_by()
+    return next(iter(found), None)
 
 
 def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
@@ -268,7 +278,7 @@ def write_report(report: CarrierReport) -> None:
     If another process serves the call still, that one is told of the end by a command.
     """
     with transaction.atomic():
-        record = CallRecord.objects.select_for_update().filter(uuid=report.uuid).first()
+        record = _locked(report.uuid)
         if record is None:
             return
         for name, value in report.fields.items():
