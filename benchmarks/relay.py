@@ -30,12 +30,11 @@ from benchmarks.figures import Noted, Rung, both_ms, percentile
 from benchmarks.model import Conversation, Model
 from benchmarks.phones import Phone
 from benchmarks.report import relay_table
-from benchmarks.running import PIPECAT_PYTHON, Cores, System, product, relay
+from benchmarks.running import PIPECAT_PYTHON, PRODUCTS, Cores, System, product, relay
 from benchmarks.stamps import PHONES_MOST
-from tests.fakes.server import ServerKind
 from tests.fakes.waiting import NeverHappenedError, eventually
 
-SYSTEMS = ("bare", "product-daphne", "product-dense", "pipecat")
+SYSTEMS = ("bare", *PRODUCTS, "pipecat")
 LADDER = (1, 10, 30, 60, 100)
 #: Calls begin so far apart, and their frames are spread over the 20 ms by that.
 APART_S = 0.053
@@ -92,10 +91,9 @@ async def running(
         async with relay(name, PIPECAT_PYTHON, "pipecat_relay.py", openai_url, cores) as it:
             yield it
     else:
-        kind = {"product-daphne": ServerKind.CALLCENTER, "product-dense": ServerKind.DENSE}
         async with product(
             name,
-            kind[name],
+            PRODUCTS[name],
             openai_url,
             cores,
             database=asked.database,

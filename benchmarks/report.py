@@ -38,7 +38,7 @@ def _row(rounds: Sequence[Rung], floor: float) -> tuple[str, ...]:
         "–" if math.isnan(floor) else f"{cpu_ms / floor:.2f}",
         f"{share:.0%}" + (" (saturated)" if overloaded else ""),
         *(
-            _pair([getattr(rung, name) for rung in rounds])
+            pair([getattr(rung, name) for rung in rounds])
             for name in ("to_model_ms", "to_phone_ms", "clear_ms", "greeting_ms")
         ),
         f"{_median(rung.dry for rung in rounds):g}",
@@ -47,7 +47,8 @@ def _row(rounds: Sequence[Rung], floor: float) -> tuple[str, ...]:
     )
 
 
-def _pair(values: Sequence[tuple[float, float]]) -> str:
+def pair(values: Sequence[tuple[float, float]]) -> str:
+    """The medians of a median and a 99th percentile, of several rounds."""
     middle, late = (_median(each[at] for each in values) for at in (0, 1))
     return "–" if math.isnan(middle) else f"{middle:.1f} / {late:.1f}"
 

@@ -23,6 +23,8 @@ from tests.fakes.web import Exchange, WebServer
 from tests.fakes.webhooks import Addresses, WebhookSender
 
 ROOT = Path(__file__).resolve().parents[1]
+#: The product under the server that is its default, and under the one for dense hosts.
+PRODUCTS = {"product-daphne": ServerKind.CALLCENTER, "product-dense": ServerKind.DENSE}
 PIPECAT_PYTHON = ROOT / ".venv-pipecat/bin/python"
 _GREETING = "Hello, thank you for calling. How can I help you today?"
 _READY_S = 60.0

@@ -1,0 +1,180 @@
+"""The answer webhook while calls are live: so many answers a second, beside so many calls.
+
+    python -m benchmarks.answer                     # 30 a second beside 50 calls, both servers
+    python -m benchmarks.answer --rate 10 --calls 100 --seconds 30
+
+Each answer begins a call whose caller hangs up a moment later, before his media has come; the
+delays are from the moment the webhook was due, so a server that falls behind is not asked more
+gently. Health is asked twice a second beside it. Prints one table, writes JSON with `--json FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import uvloop
+
+from benchmarks.figures import both_ms
+from benchmarks.relay import SETTLE_S, Load, say
+from benchmarks.report import pair, table
+from benchmarks.running import PRODUCTS, Cores, Product, product
+
+#: From an answer to the hang-up of a caller who changes his mind.
+PATIENCE_S = 0.5
+HEALTH_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One system under so many answers; times in milliseconds."""
+
+    system: str
+    calls: int
+    rate: float
+    answers: int
+    failed: int
+    answer_ms: tuple[float, float]
+    health_ms: tuple[float, float]
+    #: A frame of the live calls, from the phone to the model, meanwhile.
+    to_model_ms: tuple[float, float]
+    core_share: float
+
+
+def arguments() -> argparse.Namespace:
+    about, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--calls", type=int, default=50, help="live calls beside it")
+    parser.add_argument("--rate", type=float, default=30.0, help="answers a second")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--systems", default=",".join(PRODUCTS), help=f"of {', '.join(PRODUCTS)}")
+    parser.add_argument("--database", default="", help="a PostgreSQL to make a database on")
+    parser.add_argument("--redis", default="", help="the URL of a Redis for the channel layer")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    asked = parser.parse_args()
+    asked.systems = asked.systems.split(",")
+    if unknown := set(asked.systems) - set(PRODUCTS):
+        parser.error(f"--systems: read {', '.join(unknown)}, wanted {', '.join(PRODUCTS)}")
+    return asked
+
+
+async def rush(served: Product, rate: float, seconds: float) -> tuple[list[float], int]:
+    """Answers at that rate; their delays in seconds, and how many failed."""
+    delays: list[float] = []
+    failed = 0
+
+    async def caller(number: int, due_s: float) -> None:
+        nonlocal failed
+        try:
+            await served.ring(number)
+        except RuntimeError as error:
+            failed += 1
+            say(f"PROBLEM {error}")
+            return
+        finally:
+            delays.append(time.perf_counter() - due_s)
+        await asyncio.sleep(PATIENCE_S)
+        await served.hung_up(number)
+
+    began_s = time.perf_counter()
+    async with asyncio.TaskGroup() as callers:
+        for count in range(math.floor(rate * seconds)):
+            due_s = began_s + count / rate
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+            callers.create_task(caller(1000 + count, due_s))
+    return delays, failed
+
+
+async def ask_health(served: Product, delays: list[float]) -> None:
+    async with httpx.AsyncClient(base_url=served.server.url, trust_env=False) as http:
+        while True:
+            asked_s = time.perf_counter()
+            await http.get("/api/health")
+            delays.append(time.perf_counter() - asked_s)
+            await asyncio.sleep(HEALTH_EVERY_S)
+
+
+async def one(name: str, cores: Cores, asked: argparse.Namespace) -> Answered:
+    load = Load()
+    await load.model.start()
+    try:
+        async with product(
+            name,
+            PRODUCTS[name],
+            load.model.url,
+            cores,
+            database=asked.database,
+            redis_url=asked.redis,
+        ) as served:
+            if asked.calls:
+                await load.ring(served, asked.calls)
+            # Whatever is made once, for the first calls, is made.
+            await rush(served, 5.0, 2.0)
+            await asyncio.sleep(SETTLE_S)
+            load.noted.begin()
+            health_s: list[float] = []
+            asking = asyncio.create_task(ask_health(served, health_s))
+            began_s, cpu_s = time.perf_counter(), served.process.cpu_s()
+            delays, failed = await rush(served, asked.rate, asked.seconds)
+            elapsed_s = time.perf_counter() - began_s
+            cpu_s = served.process.cpu_s() - cpu_s
+            asking.cancel()
+            await asyncio.wait([asking])
+            figures = Answered(
+                system=name,
+                calls=asked.calls,
+                rate=asked.rate,
+                answers=len(delays),
+                failed=failed,
+                answer_ms=both_ms(delays),
+                health_ms=both_ms(health_s),
+                to_model_ms=both_ms(load.noted.to_model_s),
+                core_share=cpu_s / elapsed_s,
+            )
+            await load.hang_up(served)
+            return figures
+    finally:
+        load.model.stop()
+
+
+async def main(asked: argparse.Namespace) -> int:
+    cores = Cores.found()
+    cores.take_load()
+    found: list[Answered] = []
+    for name in asked.systems:
+        say(f"{name}: {asked.rate:g} answers a second beside {asked.calls} calls")
+        found.append(await one(name, cores, asked))
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    head = (
+        "system", "live calls", "answers a second", "failed", "answer p50 / p99 ms",
+        "health p50 / p99 ms", "frame → model p50 / p99 ms", "of its core",
+    )  # fmt: skip
+    rows = [
+        (
+            each.system,
+            str(each.calls),
+            f"{each.rate:g}",
+            str(each.failed),
+            pair([each.answer_ms]),
+            pair([each.health_ms]),
+            pair([each.to_model_ms]),
+            f"{each.core_share:.0%}",
+        )
+        for each in found
+    ]
+    print(table(head, rows))
+    return 1 if any(each.failed for each in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(main(arguments())))
