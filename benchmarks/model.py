@@ -327,6 +327,10 @@ class Model:
     def open_conversations(self) -> int:
         return sum(not each.socket.closed for each in self.conversations)
 
+    def forget(self) -> None:
+        """Those that are over."""
+        self.conversations = [each for each in self.conversations if not each.socket.closed]
+
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(

@@ -6,14 +6,16 @@ server's lifespan where it has one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
 
 from django.core.asgi import get_asgi_application
+from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.exception import convert_exception_to_response
 
@@ -45,10 +47,12 @@ _pages = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_url
 
 
 class _Bare(ASGIHandler):
-    """Django's requests, addresses and views without its middleware.
+    """Django's requests, addresses and views without its middleware, and without its threads.
 
     Vonage's webhooks and health need neither a login nor static files, and each middleware costs a
-    trip through a thread or two, in which a burst of calls would queue up.
+    trip through a thread or two, in which a burst of calls would queue up. Nor do their views use
+    the connections that Django opens and closes with a request (the mirror's threads have their
+    own), so no thread is begun to be told of its beginning and its end.
     """
 
     def load_middleware(self, is_async: bool = False) -> None:
@@ -58,6 +62,28 @@ class _Bare(ASGIHandler):
         self._exception_middleware = none
         respond: Any = getattr(self, "_get_response_async" if is_async else "_get_response")
         self._middleware_chain = convert_exception_to_response(respond)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        try:
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        with body:
+            request, response = self.create_request(scope, body)
+            if request is not None:
+                response = await self._unless_hung_up(self.get_response_async(request), receive)
+            if response is not None:
+                await self.send_response(response, send)
+
+    async def _unless_hung_up(self, view: Coroutine[Any, Any, Any], receive: Any) -> Any:
+        """What the view answers; None when nobody waits for that any more."""
+        async with asyncio.TaskGroup() as tasks:
+            answering = tasks.create_task(view)
+            listening = tasks.create_task(receive())  # the only news there can be: a disconnect
+            await asyncio.wait({answering, listening}, return_when=asyncio.FIRST_COMPLETED)
+            answering.cancel()
+            listening.cancel()
+        return None if answering.cancelled() else answering.result()
 
 
 _bare = _Bare()
