@@ -21,6 +21,7 @@ from sessions_app import admission, lost, rows, tasks
 from sessions_app.core.events import CallerGone, EndReason, EndRequested
 from sessions_app.core.ghosts import Ghost
 from sessions_app.models import CallCommand, CommandKind, CommandState, Node
+from sessions_app.process import give_back_memory
 
 if TYPE_CHECKING:
     from sessions_app.bridge.manager import SessionManager
@@ -87,6 +88,7 @@ class _Keeper:
         if now - self._swept_s >= SWEEP_EVERY_S:
             self._swept_s = now
             self._default = rows.find_route("")
+            give_back_memory()
             if asked := tasks.sweep():
                 logger.warning("%d summaries were overdue and are asked for again", asked)
         if self._told_away:
