@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from websockets.speedups import apply_mask
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where there is that
 
 _WHOLE_BINARY = 0x82
 _MASKED_16 = 0x80 | 126

@@ -243,6 +243,8 @@ class OpenAIProvider:
             self._tell(self._early)
             ws.hand_to(self._hear)
             self._flow()
+            if ws.full:
+                self._wait_for_room()
             if ws.lost:
                 self._lost()
             await over
@@ -296,8 +298,9 @@ class OpenAIProvider:
 
     def _wait_for_room(self) -> None:
         # The library's keepalive waits for the same full buffer, so it cannot help.
-        loop = asyncio.get_running_loop()
-        self._patience = loop.call_later(_SEND_TIMEOUT_S, self._took_nothing)
+        if self._patience is None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(_SEND_TIMEOUT_S, self._took_nothing)
 
     def _go_on(self) -> None:
         if self._patience is not None:

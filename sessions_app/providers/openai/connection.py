@@ -16,9 +16,12 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
+from websockets.frames import (  # type: ignore[attr-defined]  # in C where there is that, else not
+    Frame,
+    Opcode,
+    apply_mask,
+)
 from websockets.protocol import Event, State
-from websockets.speedups import apply_mask
 
 Message = bytes | bytearray | memoryview
 
@@ -73,7 +76,8 @@ class DirectConnection(ClientConnection):
     def _read_on(self) -> None:
         if self._paused_reading and not self._waiting:
             self._paused_reading = False
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame) or event.opcode not in _DATA:
