@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
@@ -31,11 +31,13 @@ def read(data: bytes) -> bytes:
 
 
 @given(st.binary(min_size=126, max_size=2000))
+@settings(deadline=None)
 def test_a_whole_binary_frame_is_read_as_the_library_would(payload: bytes) -> None:
     assert payload_of(written(Opcode.BINARY, payload)) == payload
 
 
 @given(st.binary(max_size=70_000))
+@settings(deadline=None)
 def test_a_frame_is_written_as_the_library_would(payload: bytes) -> None:
     frame = frame_of(payload)
     if len(payload) > 65_535:
@@ -78,6 +80,7 @@ FRAMES = st.builds(
 
 
 @given(st.lists(FRAMES, min_size=1, max_size=5), st.data())
+@settings(deadline=None)
 def test_where_frames_begin_is_known_however_they_come(
     frames: list[bytes], data: st.DataObject
 ) -> None:
