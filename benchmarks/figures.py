@@ -89,6 +89,8 @@ class Rung:
     #: Times that a phone's queue was dry within an answer, and interruptions seen.
     dry: int
     clears: int
+    #: Frames that came more than 0.9 s late; the delays leave them out.
+    very_late: int
     #: Resident memory of one call, over the idle process.
     kb_per_call: float
     load_late_ms: float
@@ -98,7 +100,8 @@ class Rung:
     @property
     def saturated(self) -> bool:
         """It could not keep up, so its other figures say little."""
-        return self.core_share > 0.97 or not self.to_model_ms[1] < 500
+        late = self.very_late > 0 or self.to_model_ms[1] >= 500
+        return late or self.core_share > 0.97
 
 
 def both_ms(values: Sequence[float]) -> tuple[float, float]:

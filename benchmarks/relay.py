@@ -173,8 +173,6 @@ async def measure(system: System, load: Load, calls: int, window_s: float) -> Ru
     gone = sum(not phone.open for phone in phones)
     if gone:
         problems.append(f"{gone} of {calls} calls broke off")
-    if noted.very_late:
-        problems.append(f"{noted.very_late} frames came later than can be told")
     rung = Rung(
         system=system.name,
         calls=calls,
@@ -187,6 +185,7 @@ async def measure(system: System, load: Load, calls: int, window_s: float) -> Ru
         greeting_ms=both_ms(noted.greeting_s),
         dry=sum(len(phone.dry_s) for phone in phones),
         clears=len(noted.clear_s),
+        very_late=noted.very_late,
         kb_per_call=(process.rss_bytes() - idle_bytes) / 1000 / calls,
         load_late_ms=percentile(noted.load_late_s, 0.99) * 1000,
         load_share=load_cpu_s / elapsed_s,

@@ -46,7 +46,7 @@ def test_the_ladder_measures_the_product_beside_the_floor(tmp_path: Path) -> Non
     for rung in rungs:
         assert rung["problems"] == [], rung
         assert rung["calls"] == 2 and rung["cpu_ms_per_call_s"] > 0
-        assert 0 < rung["to_model_ms"][0] < 1000, "frames of the caller come to the model"
+        assert rung["to_model_ms"][0] > 0, "frames of the caller come to the model"
         assert rung["greeting_ms"][0] >= 0
 
 
