@@ -20,12 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-import uvloop
 
 from benchmarks.figures import both_ms
 from benchmarks.relay import SETTLE_S, Load, say
 from benchmarks.report import pair, table
-from benchmarks.running import PRODUCTS, Cores, Product, product
+from benchmarks.running import PRODUCTS, Cores, Product, product, run
 
 #: From an answer to the hang-up of a caller who changes his mind.
 PATIENCE_S = 0.5
@@ -177,4 +176,4 @@ async def main(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main(arguments())))
+    sys.exit(run(main(arguments())))

@@ -21,14 +21,12 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
-import uvloop
-
 from benchmarks.figures import both_ms
 from benchmarks.model import Model
 from benchmarks.phones import Phone
 from benchmarks.relay import say
 from benchmarks.report import pair, table
-from benchmarks.running import PRODUCTS, Cores, Product, product
+from benchmarks.running import PRODUCTS, Cores, Product, product, run
 from benchmarks.stamps import PHONES_MOST
 from tests.fakes.waiting import eventually
 
@@ -181,4 +179,4 @@ async def main(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main(arguments())))
+    sys.exit(run(main(arguments())))

@@ -24,13 +24,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import uvloop
-
 from benchmarks.figures import Noted, Rung, both_ms, percentile
 from benchmarks.model import Conversation, Model
 from benchmarks.phones import Phone
 from benchmarks.report import relay_table
-from benchmarks.running import PIPECAT_PYTHON, PRODUCTS, Cores, System, product, relay
+from benchmarks.running import PIPECAT_PYTHON, PRODUCTS, Cores, System, product, relay, run
 from benchmarks.stamps import PHONES_MOST
 from tests.fakes.waiting import NeverHappenedError, eventually
 
@@ -243,4 +241,4 @@ async def main(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main(arguments())))
+    sys.exit(run(main(arguments())))

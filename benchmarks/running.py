@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import httpx
+import uvloop
 
 from tests.fakes.call_events import Leg
 from tests.fakes.process import Process
@@ -59,6 +61,23 @@ class Cores:
             start()
         finally:
             self.take_load()
+
+
+def run(work: Coroutine[Any, Any, int]) -> int:
+    """The exit code of a benchmark. SIGTERM ends it as Ctrl-C does, so that no measured process
+    stays behind.
+    """
+
+    async def told() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return uvloop.run(told())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return 130
 
 
 class System(Protocol):
