@@ -60,12 +60,11 @@ def spare_collector() -> None:
     """Keep Python's garbage collector from holding up the calls' audio.
 
     What there is now (modules, models, routes) lives as long as the process: it is not looked
-    through again, which would take some 50 ms each time. What a call makes is freed by itself, but
-    for a few cycles, so there is no need to look for those every 700 objects.
+    through again, which would take some 50 ms each time. How often the rest is looked through stays
+    as it is: a call that is over leaves cycles, and they hold its buffers until they are found.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def give_back_memory() -> None:
