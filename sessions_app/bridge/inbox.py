@@ -52,6 +52,11 @@ class Inbox:
         self._waiting = deque((*kept, *self._waiting), maxlen=EARLY_FRAMES)
         self._sent.clear()
 
+    def forget(self) -> None:
+        """The call is over: nothing of it is kept until the last who knows this has gone."""
+        self._waiting.clear()
+        self._sent.clear()
+
     @contextmanager
     def flowing(self, send: Callable[[bytes], None]) -> Iterator[None]:
         """Within this, one session of the model takes everything, at its rate: first what waits, in

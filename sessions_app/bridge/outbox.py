@@ -134,6 +134,12 @@ class Outbox:
         self._clear_wanted = True
         self._wake.set()
 
+    def forget(self) -> None:
+        """The call is over: what waits is not kept until the last who knows this has gone."""
+        self._queue.clear()
+        self._framer.reset()
+        self._resampler.reset()
+
     def _add(self, item_id: str, pcm: bytes) -> None:
         frames = self._framer.feed(pcm)
         for data, loud in zip(frames, which_audible(frames), strict=True):
