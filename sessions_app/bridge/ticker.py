@@ -105,7 +105,7 @@ class Ticker:
         try:
             self._tick(late_s)
         except Exception as error:
-            assert self._failed is not None
-            self._failed.set_exception(error)
+            if self._failed is not None and not self._failed.done():
+                self._failed.set_exception(error)
         else:
             self.look_again()

@@ -151,9 +151,10 @@ def test_who_stood_still_reads_what_came_meanwhile_before_anybody_is_judged() ->
 
 def test_a_timer_that_is_overdue_is_not_replaced_by_one_that_knows_of_no_delay() -> None:
     async def story() -> None:
-        async with Owner(now() + 1) as owner:
+        began_s = now()
+        async with Owner(began_s + 1) as owner:
             leap(STOOD_STILL_S + 10)
-            owner.move(now() - 5)
+            owner.move(began_s + 0.5)
             await asyncio.sleep(CATCH_UP_S + 1)
             assert owner.ticks[0][1] >= STOOD_STILL_S
 
@@ -174,6 +175,19 @@ def test_a_tick_that_fails_ends_the_ticker_with_its_fault() -> None:
 
 def _breaks(late_s: float) -> None:
     raise KeyError("a bug")
+
+
+def test_another_tick_that_fails_before_the_end_does_no_harm() -> None:
+    async def story() -> None:
+        async with Owner(now() + 1) as owner:
+            owner.ticker._tick = _breaks
+            owner.ticker._hand_in(0.0)
+            owner.ticker._hand_in(0.0)
+            await asyncio.wait([owner.task], timeout=10)
+            with pytest.raises(KeyError):
+                owner.task.result()
+
+    run(story())
 
 
 def test_a_tick_belongs_to_the_call_whoever_moved_its_deadline() -> None:
