@@ -298,7 +298,7 @@ class OpenAIProvider:
 
     def _wait_for_room(self) -> None:
         # The library's keepalive waits for the same full buffer, so it cannot help.
-        if self._patience is None:
+        if self._patience is None and self._emit is not None:
             loop = asyncio.get_running_loop()
             self._patience = loop.call_later(_SEND_TIMEOUT_S, self._took_nothing)
 
