@@ -41,8 +41,8 @@ def _reactor() -> Any:
 
 
 class MediaSocketProtocol(WebSocketProtocol):
-    """Daphne's WebSocket, with a short way for a phone's audio: Autobahn's own is a third of what
-    a call costs, most of it for kinds of messages and of logging that do not occur.
+    """Daphne's WebSocket, with a short way for a phone's audio: Autobahn's own
+    is mostly for kinds of messages and of logging that do not occur.
     """
 
     def dataReceived(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,11 +17,13 @@ from typing import cast
 
 import httpx
 import pytest
+from websockets.frames import Frame, Opcode
 
 from tests.fakes.media_leg import Faults
 from tests.fakes.openai_script import Refusal, Script
 from tests.fakes.server import ServerKind
 from tests.fakes.signing import Forgery
+from tests.fakes.sockets import connect
 from tests.fakes.stage import Stage, stage
 from tests.fakes.vonage import RestMode
 from tests.fakes.waiting import NeverHappenedError, eventually
@@ -71,6 +74,8 @@ COMMAND_LINES = {
     "uvicorn": line(*_UVICORN, APP),
     "uvicorn, everything told": line(*_UVICORN, "--log-level", "debug", APP),
 }
+
+both_of_ours = pytest.mark.parametrize("kind", [ServerKind.CALLCENTER, ServerKind.DENSE])
 
 END_OF_A_CALL = (
     "🧹 Starting session cleanup...",
@@ -214,10 +219,44 @@ def test_a_log_in_json_is_json_and_just_as_discreet() -> None:
     asyncio.run(scenario())
 
 
+@both_of_ours
+def test_a_frame_that_comes_in_pieces_is_read_as_one_whatever_its_pieces_look_like(
+    kind: ServerKind,
+) -> None:
+    """The servers' short way for a phone's audio takes whole frames only: the second packet here is
+    the rest of a frame twice as long, and looks like a whole one.
+    """
+    looks_whole = Frame(Opcode.BINARY, bytes(640)).serialize(mask=True)
+    size = 640 + len(looks_whole)
+    begins = struct.pack("!BBH", 0x82, 0xFE, size) + bytes(4) + bytes(640)
+
+    async def scenario() -> None:
+        async with stage(kind=kind) as s:
+            uuid = new_uuid()
+            # A socket that nobody else writes to: nothing may come between the pieces.
+            socket = await connect(media_uri(connects(await ask_answer(s, uuid))))
+            connected = {"event": "websocket:connected", "content-type": "audio/l16;rate=16000"}
+            await socket.send(json.dumps(connected))
+            writer = socket._writer
+            for packet in (begins, looks_whole):
+                writer.write(packet)
+                await writer.drain()
+                await asyncio.sleep(0.05)  # that each comes alone is what could go wrong
+            rows = Rows.of(s.server)
+            told = f"bad_media_frame {size} bytes, wanted 640"
+            await eventually("what was wrong", lambda: told in rows.events(uuid), every_s=0.1)
+            # Fragments of a message are no frames of their own either.
+            writer.write(Frame(Opcode.BINARY, bytes(300), fin=False).serialize(mask=True))
+            writer.write(Frame(Opcode.CONT, bytes(340)).serialize(mask=True))
+            await socket.close()
+            await rows.ended(uuid)
+            assert "media_broke" not in rows.events(uuid)
+            assert [each for each in rows.events(uuid) if "bad_media" in each] == [told]
+
+    asyncio.run(scenario())
+
+
 # ---------------------------------------------------------------------- the end
-
-
-with_a_drain = pytest.mark.parametrize("kind", [ServerKind.CALLCENTER, ServerKind.DENSE])
 
 
 @asynccontextmanager
@@ -238,7 +277,7 @@ async def _gone(s: Stage, timeout_s: float) -> int:
     return code[0]
 
 
-@with_a_drain
+@both_of_ours
 def test_a_drain_lets_the_live_call_finish_and_ends_with_0(kind: ServerKind) -> None:
     async def scenario() -> None:
         async with _draining("60", kind) as s:
@@ -273,7 +312,7 @@ def test_a_drain_lets_the_live_call_finish_and_ends_with_0(kind: ServerKind) -> 
     asyncio.run(scenario())
 
 
-@with_a_drain
+@both_of_ours
 def test_an_idle_server_ends_at_once_with_0(kind: ServerKind) -> None:
     async def scenario() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -288,7 +327,7 @@ def test_an_idle_server_ends_at_once_with_0(kind: ServerKind) -> None:
     asyncio.run(scenario())
 
 
-@with_a_drain
+@both_of_ours
 @pytest.mark.parametrize("how", ["a second signal", "DRAIN_SECONDS"])
 def test_calls_that_outlast_the_drain_are_cut_and_the_exit_code_says_so(
     how: str, kind: ServerKind
