@@ -197,3 +197,24 @@ def test_a_call_has_so_many_tasks_however_long_it_is(seconds: int) -> None:
         await running
 
     run(story)
+
+
+def test_of_a_call_that_is_over_no_sound_is_kept() -> None:
+    """Python's collector finds the session itself some time later."""
+
+    async def story(loop: CountingLoop) -> None:
+        world = World(FakeProvider())
+        session, running = await a_live_call(world)
+        emit = world.provider.emit
+        assert emit is not None
+        emit(ev.ResponseStarted("r1", ""))
+        for _ in range(100):
+            emit(ev.AgentAudio("r1", "a1", DELTA))
+        session.take_frame(FRAME)
+        assert session._outbox._queue and session._inbox._sent
+        await session.close()
+        await running
+        assert not session._outbox._queue
+        assert not session._inbox._sent and not session._inbox._waiting
+
+    run(story)
