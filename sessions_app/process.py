@@ -60,7 +60,7 @@ def spare_collector() -> None:
     """Keep Python's garbage collector from holding up the calls' audio.
 
     What there is now (modules, models, routes) lives as long as the process: it is not looked
-    through again, which would take some 50 ms each time. The rest is looked through a little less
+    through again, while no audio moves. The rest is looked through a little less
     often than Python would by itself, since what is looked through is mostly the live calls; not
     much less, since a call that is over leaves cycles, which hold some memory until they are found.
     """
