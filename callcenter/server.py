@@ -25,6 +25,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
 from daphne.cli import CommandLineInterface  # noqa: E402
 from daphne.server import Server  # noqa: E402
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
+from twisted.internet.defer import Deferred  # noqa: E402
 
 from callcenter.draining import Drain  # noqa: E402
 from callcenter.media_frames import frame_of, payload_of  # noqa: E402
@@ -52,6 +53,12 @@ class MediaSocketProtocol(WebSocketProtocol):
                 self.onMessage(payload, True)
                 return
         super().dataReceived(data)
+
+    def connectionLost(self, reason: Any) -> None:
+        super().connectionLost(reason)
+        # Its result is this very protocol: a circle, which would wait for Python's garbage
+        # collector, and that one holds up audio.
+        self.is_closed: Deferred[Any] = Deferred()
 
     def _between_messages(self) -> bool:
         return self.current_frame is None and not self.data and not self.inside_message
@@ -92,8 +99,6 @@ class DrainingServer(Server):
 
     def kill_all_applications(self) -> Any:
         """Cancel what still runs (pages' sockets); also where Daphne's own table has gaps."""
-        from twisted.internet.defer import Deferred
-
         tasks = [
             task
             for details in self.connections.values()

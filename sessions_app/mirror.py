@@ -60,7 +60,7 @@ class DatabaseBusy(OperationalError):
     """Too many questions are waiting for an answer already; it counts as away."""
 
 
-def _nothing() -> None:
+def _nothing(mirror: CallMirror) -> None:
     return None
 
 
@@ -71,9 +71,9 @@ class CallMirror:
     uuid: str
     #: Everything that makes the row, for the case that it could not be made at the answer.
     base: Mapping[str, Any]
-    wake: Callable[[], None]
+    wake: Callable[[CallMirror], None]
     #: The same for what can wait.
-    later: Callable[[], None] = _nothing
+    later: Callable[[CallMirror], None] = _nothing
     fields: dict[str, Any] = field(default_factory=dict)
     turns: dict[str, Turn] = field(default_factory=dict)
     notes: list[rows.EventNote] = field(default_factory=list)
@@ -90,7 +90,7 @@ class CallMirror:
         """The carrier reports the caller's leg as answered."""
         self._state(CallState.ANSWERED)
         self.fields.setdefault("answered_at", timezone.now())
-        self.wake()
+        self.wake(self)
 
     def media_opened(self) -> None:
         self.opened_at = now = timezone.now()
@@ -98,39 +98,39 @@ class CallMirror:
         # A leg whose media is open has been answered, whether or not an event says so.
         self.fields["media_opened_at"] = now
         self.fields.setdefault("answered_at", now)
-        self.wake()
+        self.wake(self)
 
     def claimed(self, generation: int) -> None:
         """The media ticket of this generation has been spent."""
         self.fields |= {"ticket_claimed": generation, "ticket_generation": generation}
-        self.wake()
+        self.wake(self)
 
     def connects_after(self, delay_ms: int) -> None:
         """What the caller was told; the row may have been made with another delay, too late."""
         self.fields["connect_delay_ms"] = delay_ms
-        self.wake()
+        self.wake(self)
 
     def greeting_heard(self) -> None:
         self.fields["greeting_heard_at"] = timezone.now()
-        self.wake()
+        self.wake(self)
 
     def turn(self, turn: Turn) -> None:
         turn = replace(turn, item_id=f"{self.life}.{turn.item_id}"[:100])
         self.turns[turn.item_id] = turn
         if turn.final:
-            self.wake()
+            self.wake(self)
         else:
-            self.later()
+            self.later(self)
 
     def usage(self, usage: Mapping[str, int]) -> None:
         self.fields["usage"] = dict(usage)
-        self.later()
+        self.later(self)
 
     def note(self, kind: str, detail: str = "", at: datetime | None = None) -> None:
         self.noted += 1
         if self.noted <= NOTES_MOST:
             self.notes.append(rows.EventNote(at or timezone.now(), kind[:50], detail[:500]))
-            self.wake()
+            self.wake(self)
 
     def ended(self, reason: EndReason) -> None:
         """Replaced sessions end nothing: their row goes on with the newcomer."""
@@ -139,7 +139,7 @@ class CallMirror:
             return
         self._state(CallState.ENDED)
         self.fields |= {"ended_at": timezone.now(), "end_reason": reason.value}
-        self.wake()
+        self.wake(self)
 
     def take(self) -> rows.CallChange:
         """Everything noted since the last time; the caller writes it or puts it back."""
@@ -228,18 +228,16 @@ class Mirror:
 
     def open(self, uuid: str, base: Mapping[str, Any]) -> CallMirror:
         """The notes of a call that begins or goes on."""
+        return CallMirror(uuid, base, self._write_now, self._write_later)
 
-        def wake() -> None:
-            self._later.pop(mirror, None)
-            self._changed[mirror] = None
-            self._wake.set()
+    def _write_now(self, mirror: CallMirror) -> None:
+        self._later.pop(mirror, None)
+        self._changed[mirror] = None
+        self._wake.set()
 
-        def later() -> None:
-            if mirror not in self._changed:
-                self._later.setdefault(mirror, asyncio.get_running_loop().time() + LATER_S)
-
-        mirror = CallMirror(uuid, base, wake, later)
-        return mirror
+    def _write_later(self, mirror: CallMirror) -> None:
+        if mirror not in self._changed:
+            self._later.setdefault(mirror, asyncio.get_running_loop().time() + LATER_S)
 
     def report(self, report: rows.CarrierReport) -> None:
         """What the carrier says of a leg; written behind what is known of its call so far."""

@@ -98,22 +98,23 @@ class Model:
         """Open another conversation while the one there is goes on; `reconnect` takes it."""
         self._reserve_wanted.set()
 
-    async def run(self, inbox: Inbox) -> None:
-        """Converse until cancelled, anew whenever that is asked for."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_reserve(), name="conversation in reserve")
-            opened = False
-            while True:
-                talk = tasks.create_task(self._converse(inbox, opened), name="conversation")
-                await self._again.wait()
-                self._again.clear()
-                talk.cancel()
-                await asyncio.wait([talk])
-                self._give_up(self._provider)
-                reserve, self._reserve = self._reserve, None
-                self._provider, opened = reserve or self._make(), reserve is not None
-                inbox.rewind()
-                tasks.create_task(self._close_former(), name="close former conversation")
+    async def run(self, inbox: Inbox, tasks: asyncio.TaskGroup) -> None:
+        """Converse until cancelled, anew whenever that is asked for; each conversation is a task of
+        that group.
+        """
+        tasks.create_task(self._keep_reserve(), name="conversation in reserve")
+        opened = False
+        while True:
+            talk = tasks.create_task(self._converse(inbox, opened), name="conversation")
+            await self._again.wait()
+            self._again.clear()
+            talk.cancel()
+            await asyncio.wait([talk])
+            self._give_up(self._provider)
+            reserve, self._reserve = self._reserve, None
+            self._provider, opened = reserve or self._make(), reserve is not None
+            inbox.rewind()
+            tasks.create_task(self._close_former(), name="close former conversation")
 
     async def _keep_reserve(self) -> None:
         while True:

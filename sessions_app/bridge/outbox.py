@@ -96,6 +96,10 @@ class Outbox:
         """Waiting here; what the phone has not played yet comes on top."""
         return self._queued_ms
 
+    def ahead_ms(self) -> float:
+        """All that is still to be heard, here and at the phone."""
+        return self._playback.backlog_ms(self._clock()) + self.queued_ms
+
     # ------------------------------------------------------------------ in
 
     def play(self, item_id: str, pcm: bytes, rate_hz: int) -> None:

@@ -11,11 +11,14 @@ import asyncio
 import logging
 import math
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import ParamSpec
 
+from sessions_app.bridge.calltasks import CallTasks
 from sessions_app.bridge.inbox import Inbox
 from sessions_app.bridge.model import Fares, Model
 from sessions_app.bridge.outbox import MediaSocket, Outbox
@@ -35,6 +38,7 @@ from sessions_app.mirror import CallMirror
 from sessions_app.providers.base import Provider, Voice
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
 
 #: The REST hang-up of the caller's leg, with its retries.
 HANG_UP_TIMEOUT_S = 1.5
@@ -45,7 +49,21 @@ FRAME_MS = 20.0
 #: A socket that brought a frame this lately is not lost, whatever a late report says.
 MEDIA_FRESH_S = 1.0
 
-_owner: ContextVar[CallSession | None] = ContextVar("call_session", default=None)
+#: The session whose task this is.
+_owner: ContextVar[weakref.ref[CallSession] | None] = ContextVar("call_session", default=None)
+
+
+def weakly(method: Callable[P, None]) -> Callable[P, None]:
+    """The same for a part of the object whose method it is: such a part that outlives the object
+    calls nothing, and keeps nothing alive. So a call's memory is free the moment it is over.
+    """
+    found = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        if (alive := found()) is not None:
+            alive(*args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +128,8 @@ class CallSession:
         self._clock = clock
         self._began_s = clock()
         self._loop = asyncio.get_running_loop()
-        self._model = Model(setup.provider, self.handle, setup.provider_fares)
+        handle = weakly(self.handle)
+        self._model = Model(setup.provider, handle, setup.provider_fares)
         make_voice = setup.voice or setup.spare_voice
         self._voice = make_voice() if make_voice else None
         capabilities = self._model.capabilities
@@ -126,19 +145,19 @@ class CallSession:
             past=setup.past,
             now=clock(),
         )
-        self._ticker = Ticker(self._call.next_deadline, self._tick, clock)
+        self._ticker = Ticker(self._call.next_deadline, weakly(self._tick), clock)
         self._ear = Ear()
         self._inbox = Inbox(setup.phone_rate_hz, capabilities.rate_hz)
         self._outbox = Outbox(
             self._call.playback,
             phone_rate_hz=setup.phone_rate_hz,
             frame_bytes=setup.frame_bytes,
-            emit=self.handle,
+            emit=handle,
             wrote=self._ticker.look_again,
             clock=clock,
         )
         self._speaker = (
-            VoiceQueue(self._voice, self.handle, backlog_ms=self._speech_ahead_ms)
+            VoiceQueue(self._voice, handle, backlog_ms=self._outbox.ahead_ms)
             if self._voice
             else None
         )
@@ -170,7 +189,7 @@ class CallSession:
 
     async def run(self) -> None:
         """The whole life of the call. Never raises but for its own cancellation."""
-        _owner.set(self)
+        _owner.set(weakref.ref(self))
         with call_context(self.call_uuid):
             try:
                 async with AsyncExitStack() as stack:
@@ -184,8 +203,7 @@ class CallSession:
         self._finish(ev.EndReason.SHUTDOWN)
         try:
             with ExitStack() as steps:
-                # A session is a knot of objects that know each other, which Python's collector
-                # finds some time later: its sound, most of its memory, goes now.
+                # Whoever still knows this session, a traceback perhaps, does not keep its sound.
                 steps.callback(self._inbox.forget)
                 steps.callback(self._outbox.forget)
                 steps.callback(self._released.set)
@@ -213,19 +231,19 @@ class CallSession:
 
     async def _converse(self) -> None:
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with CallTasks() as tasks:
                 work = {
-                    "model": self._model.run(self._inbox),
+                    "model": self._model.run(self._inbox, tasks),
                     "phone": self._run_phone(),
                     "transfer": self._run_transfer(),
                     "clock": self._ticker.run(),
                 }
                 if self._speaker is not None:
-                    work["voice"] = self._speaker.run()
-                running = [tasks.create_task(coro, name=name) for name, coro in work.items()]
+                    work["voice"] = self._speaker.run(tasks)
+                for name, coro in work.items():
+                    tasks.create_task(coro, name=name)
                 await self._ending.wait()
-                for task in running:
-                    task.cancel()
+                tasks.cancel()
         except* Exception as faults:
             for fault in faults.exceptions:
                 logger.error("a fault of ours ended the call", exc_info=fault)
@@ -252,7 +270,8 @@ class CallSession:
 
     async def close(self, reason: ev.EndReason = ev.EndReason.SHUTDOWN) -> None:
         """Ask for the end and wait until everything is released; idempotent."""
-        if _owner.get() is self:
+        owner = _owner.get()
+        if owner is not None and owner() is self:
             self._ask_for_end(reason)
             return
         if asyncio.get_running_loop() is not self._loop:
@@ -353,9 +372,6 @@ class CallSession:
                 self.handle(ev.TransferFailed(str(error)))
             else:
                 self.handle(ev.Transferred())
-
-    def _speech_ahead_ms(self) -> float:
-        return self._call.playback.backlog_ms(self._clock()) + self._outbox.queued_ms
 
     # ------------------------------------------------------------------ events and commands
 

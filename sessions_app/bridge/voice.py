@@ -53,17 +53,18 @@ class VoiceQueue:
         if self._current is not None:
             self._current.cancel()
 
-    async def run(self) -> None:
-        """Speak until cancelled."""
-        async with asyncio.TaskGroup() as fetches:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._clauses:
-                    clause = self._clauses.popleft()
-                    # A task of its own, so that a barge-in ends the request and not this loop.
-                    self._current = fetches.create_task(self._fetch(clause), name="speak clause")
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Speak until cancelled; requests are tasks of that group."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._clauses:
+                clause = self._clauses.popleft()
+                # A task of its own, so that a barge-in ends the request and not this loop.
+                self._current = tasks.create_task(self._fetch(clause), name="speak clause")
+                try:
                     await asyncio.wait([self._current])
+                finally:
                     self._current = None
 
     async def _fetch(self, clause: SpeakClause) -> None:

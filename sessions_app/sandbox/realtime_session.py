@@ -100,19 +100,6 @@ class Session:
         self._cached = Tokens()
         self._has_spoken = False
         self._idle: asyncio.Task[None] | None = None
-        self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
-            "session.update": self._session_update,
-            "input_audio_buffer.append": self._append,
-            "input_audio_buffer.commit": self._commit,
-            "input_audio_buffer.clear": self._clear,
-            "output_audio_buffer.clear": self._clear_output,
-            "conversation.item.create": self._item_create,
-            "conversation.item.retrieve": self._item_retrieve,
-            "conversation.item.truncate": self._item_truncate,
-            "conversation.item.delete": self._item_delete,
-            "response.create": self._response_create,
-            "response.cancel": self._response_cancel,
-        }
 
     async def begin(self) -> None:
         """Greets the client with ``session.created`` and starts the session's clock."""
@@ -130,7 +117,7 @@ class Session:
             event = _parsed(text)
             kind = event["type"]
             _EVENTS[kind](event, "")
-            await self._handlers[kind](event)
+            await _HANDLERS[kind](self, event)
         except WireError as error:
             event_id = event.get("event_id")
             await self._socket.error(error, event_id if isinstance(event_id, str) else None)
@@ -405,6 +392,21 @@ class Session:
         )
         await self._committed(Utterance(b"", end_ms, end_ms), item_id)
         await self._answer_turn({"instructions": f"Say exactly: {STILL_THERE}"})
+
+
+_HANDLERS: dict[str, Callable[[Session, dict[str, Any]], Awaitable[None]]] = {
+    "session.update": Session._session_update,
+    "input_audio_buffer.append": Session._append,
+    "input_audio_buffer.commit": Session._commit,
+    "input_audio_buffer.clear": Session._clear,
+    "output_audio_buffer.clear": Session._clear_output,
+    "conversation.item.create": Session._item_create,
+    "conversation.item.retrieve": Session._item_retrieve,
+    "conversation.item.truncate": Session._item_truncate,
+    "conversation.item.delete": Session._item_delete,
+    "response.create": Session._response_create,
+    "response.cancel": Session._response_cancel,
+}
 
 
 def _parsed(text: str | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from websockets.exceptions import (
 from sessions_app.core.errors import ProviderError
 from sessions_app.core.events import Event, ProviderCommand, ProviderLost
 from sessions_app.providers.base import Capabilities, ProviderSetup
-from sessions_app.providers.openai.connection import DirectConnection, Message
+from sessions_app.providers.openai.connection import DirectConnection, Message, nothing
 from sessions_app.providers.openai.conversation import RATE_HZ, Conversation
 from sessions_app.providers.openai.decoder import Decoder
 from sessions_app.providers.openai.faults import SESSION_EXPIRED, Fault, is_fatal
@@ -251,8 +251,14 @@ class OpenAIProvider:
         finally:
             self._emit = None
             self._let_go()
+            # Who is told by it is kept by it, and keeps it.
+            ws.on_room = ws.on_full = ws.on_lost = nothing
+            ws.hand_to(_drop)
             if over.done() and not over.cancelled():
                 over.exception()  # whoever cancels this does not want to know
+            # What it is done with knows this very frame, by its traceback.
+            self._over = None
+            del over
 
     def _hear(self, message: Message) -> None:
         """What the connection brings, where it comes in."""
@@ -260,13 +266,13 @@ class OpenAIProvider:
 
     def _tell(self, events: list[Event]) -> None:
         """Whatever goes wrong ends `read`."""
-        emit, over = self._emit, self._over
-        if emit is None or over is None or over.done():
+        if self._emit is None or self._over is None or self._over.done():
             return
         try:
-            _hand_over(events, emit)
+            _hand_over(events, self._emit)
         except Exception as error:
-            over.set_exception(error)
+            # Not by a name of this frame's, which the error's traceback knows.
+            self._over.set_exception(error)
 
     def _lost(self) -> None:
         if self._over is not None and not self._over.done():

@@ -35,11 +35,11 @@ class DirectConnection(ClientConnection):
     def __init__(self, protocol: ClientProtocol, **options: Any) -> None:
         super().__init__(protocol, **options)
         #: Told when the other side takes messages again, after `full`.
-        self.on_room: Callable[[], None] = _nothing
+        self.on_room: Callable[[], None] = nothing
         #: Told when it takes no more.
-        self.on_full: Callable[[], None] = _nothing
+        self.on_full: Callable[[], None] = nothing
         #: Told when the connection has ended, however.
-        self.on_lost: Callable[[], None] = _nothing
+        self.on_lost: Callable[[], None] = nothing
         self._take: Callable[[Message], None] | None = None
         self._waiting: deque[Message] = deque()
         self._paused_reading = False
@@ -148,5 +148,5 @@ _HEAD, _HEAD_16, _HEAD_64 = struct.Struct("!BB"), struct.Struct("!BBH"), struct.
 _DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
-def _nothing() -> None:
+def nothing() -> None:
     return None

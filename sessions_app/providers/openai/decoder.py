@@ -78,24 +78,6 @@ class Decoder:
         self._conversation = conversation
         self._tool_calls: dict[str, None] = {}
         self._unknown_types: set[str] = set()
-        self._handlers: dict[str, Callable[[JsonObject], Iterable[Event]]] = {
-            "conversation.item.added": self._item_added,
-            "conversation.item.created": self._item_added,
-            "conversation.item.done": self._item_added,
-            "conversation.item.input_audio_transcription.delta": self._transcript_delta,
-            "conversation.item.input_audio_transcription.completed": self._transcript_completed,
-            "conversation.item.input_audio_transcription.failed": self._transcript_failed,
-            "error": self._error,
-            "input_audio_buffer.speech_started": self._speech_started,
-            "input_audio_buffer.speech_stopped": self._speech_stopped,
-            "response.created": self._response_created,
-            "response.done": self._response_done,
-            "response.output_audio.delta": self._audio_delta,
-            "response.output_audio_transcript.delta": self._text_delta,
-            "response.output_item.added": self._output_item_added,
-            "response.output_item.done": self._output_item_done,
-            "response.output_text.delta": self._text_delta,
-        }
 
     def decode(self, raw: str | bytes | bytearray | memoryview) -> list[Event]:
         """The events that one message stands for, in order; often none. Never raises.
@@ -107,9 +89,9 @@ class Decoder:
             if not isinstance(event, dict):
                 raise _Malformed("not an object")
             type_ = _string(event, "type")
-            handler = self._handlers.get(type_)
+            handler = HANDLERS.get(type_)
             if handler is not None:
-                return list(handler(event))
+                return list(handler(self, event))
         except (ValueError, RecursionError):
             return self._garbage("not JSON")
         except _Malformed as exc:
@@ -287,6 +269,27 @@ class Decoder:
             self.counters["benign_errors"] += 1
             return []
         return [ProviderNotice("provider_error", str(fault))]
+
+
+#: What is made of each type of event.
+HANDLERS: dict[str, Callable[[Decoder, JsonObject], Iterable[Event]]] = {
+    "conversation.item.added": Decoder._item_added,
+    "conversation.item.created": Decoder._item_added,
+    "conversation.item.done": Decoder._item_added,
+    "conversation.item.input_audio_transcription.delta": Decoder._transcript_delta,
+    "conversation.item.input_audio_transcription.completed": Decoder._transcript_completed,
+    "conversation.item.input_audio_transcription.failed": Decoder._transcript_failed,
+    "error": Decoder._error,
+    "input_audio_buffer.speech_started": Decoder._speech_started,
+    "input_audio_buffer.speech_stopped": Decoder._speech_stopped,
+    "response.created": Decoder._response_created,
+    "response.done": Decoder._response_done,
+    "response.output_audio.delta": Decoder._audio_delta,
+    "response.output_audio_transcript.delta": Decoder._text_delta,
+    "response.output_item.added": Decoder._output_item_added,
+    "response.output_item.done": Decoder._output_item_done,
+    "response.output_text.delta": Decoder._text_delta,
+}
 
 
 def _why(details: object) -> tuple[str, bool]:

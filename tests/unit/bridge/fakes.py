@@ -170,7 +170,9 @@ class World:
     hung_up: int = 0
     removed: list[CallSession] = field(default_factory=list)
     fares: list[str] = field(default_factory=list)
-    mirror: CallMirror = field(default_factory=lambda: CallMirror("uuid-1", {}, lambda: None))
+    mirror: CallMirror = field(
+        default_factory=lambda: CallMirror("uuid-1", {}, lambda mirror: None)
+    )
     later: list[FakeProvider] = field(default_factory=list)
     clips: Clips = field(default_factory=Clips)
     transferring: Act = fine

@@ -79,8 +79,12 @@ class Choir:
             self.queue.speak(ev.SpeakClause(item, number, text))
 
     async def __aenter__(self) -> Choir:
-        self._task = asyncio.create_task(self.queue.run())
+        self._task = asyncio.create_task(self._speak())
         return self
+
+    async def _speak(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            await self.queue.run(tasks)
 
     async def __aexit__(self, *_: object) -> None:
         await stop(self._task)

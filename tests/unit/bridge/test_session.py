@@ -191,7 +191,7 @@ def test_a_mirror_that_fails_keeps_nobody_from_going_on() -> None:
             raise RuntimeError("broken on purpose")
 
     async def story() -> None:
-        world = World(FakeProvider(), mirror=Broken("uuid-1", {}, lambda: None))
+        world = World(FakeProvider(), mirror=Broken("uuid-1", {}, lambda mirror: None))
         session, task = await in_talk(world)
         async with asyncio.timeout(30):
             await session.close()

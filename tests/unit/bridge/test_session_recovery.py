@@ -253,6 +253,11 @@ def test_what_is_in_reserve_is_closed_with_the_call(when: str) -> None:
     run(story())
 
 
+async def converse(model: Model) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        await model.run(Inbox(8000, 24_000), tasks)
+
+
 def test_a_session_that_breaks_while_its_follower_opens_is_replaced_and_that_one_closed() -> None:
     async def story() -> None:
         told: list[ev.Event] = []
@@ -264,7 +269,7 @@ def test_a_session_that_breaks_while_its_follower_opens_is_replaced_and_that_one
         first, second, third = FakeProvider(), FakeProvider(opening=late), FakeProvider()
         providers = iter([first, second, third])
         model = Model(lambda: next(providers), told.append, lambda trouble, answered=True: None)
-        running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
+        running = asyncio.create_task(converse(model))
         await asyncio.sleep(0.1)
         model.open_reserve()
         await asyncio.sleep(0.1)
@@ -299,7 +304,7 @@ def test_a_session_that_owes_no_answer_has_not_failed(why: str) -> None:
                 model.reconnect()
 
         model = Model(lambda: next(providers), tell, note)
-        running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
+        running = asyncio.create_task(converse(model))
         await asyncio.sleep(0.1)
         if why == "renewed":
             model.open_reserve()
@@ -327,7 +332,7 @@ def test_a_session_that_has_been_given_up_tells_nothing_any_more() -> None:
         first, second = FakeProvider(), FakeProvider()
         providers = iter([first, second])
         model = Model(lambda: next(providers), told.append, lambda trouble, answered=True: None)
-        running = asyncio.create_task(model.run(Inbox(8000, 24_000)))
+        running = asyncio.create_task(converse(model))
         await asyncio.sleep(0.1)
         first.lost.set()
         # It has broken, and nobody has been told yet, in the moment it is given up.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import logging
+import weakref
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -28,7 +30,7 @@ from sessions_app.core.events import (
 from sessions_app.providers.base import Capabilities, Provider, ProviderSetup
 from sessions_app.providers.openai.client import OpenAIConf, OpenAIProvider, realtime_url
 from sessions_app.providers.openai.sendqueue import SendQueue
-from tests.unit.providers.realtime_server import Peer, RealtimeServer, realtime, run_clean
+from tests.unit.providers.realtime_server import Peer, RealtimeServer, Script, realtime, run_clean
 
 KEY = "sk-test-secret"
 SETUP = ProviderSetup("uuid-1", AgentProfile(), False, {"OpenAI-Safety-Identifier": "hash"})
@@ -911,3 +913,37 @@ def test_what_reading_raises_when_closed_from_outside_is_an_ordinary_end() -> No
                 await bounded(reading)
 
     run_clean(scenario)
+
+
+async def lost_to_the_server(peer: Peer) -> None:
+    await peer.greet()
+    await peer.ws.close(1011)
+
+
+@pytest.mark.parametrize("script", [stay, lost_to_the_server])
+def test_a_conversation_that_is_over_leaves_nothing_to_pythons_collector(script: Script) -> None:
+    """It would hold up every call's audio while it looks for that."""
+
+    async def converse(server: RealtimeServer) -> list[weakref.ref[Any]]:
+        it = provider(server)
+        await it.open()
+        reading = asyncio.create_task(it.read(lambda event: None))
+        await asyncio.sleep(0)
+        if script is stay:
+            reading.cancel()
+        await bounded(asyncio.gather(reading, return_exceptions=True))
+        await it.close()
+        return [weakref.ref(it), weakref.ref(it._ws), weakref.ref(it._decoder)]
+
+    async def scenario() -> None:
+        async with realtime(script) as server:
+            known = await converse(server)
+            await server.deserted()
+            assert [each for ref in known if (each := ref()) is not None] == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_clean(scenario)
+    finally:
+        gc.enable()

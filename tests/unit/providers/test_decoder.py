@@ -33,7 +33,7 @@ from sessions_app.core.events import (
 )
 from sessions_app.providers.base import ProviderSetup
 from sessions_app.providers.openai.conversation import Conversation
-from sessions_app.providers.openai.decoder import Decoder
+from sessions_app.providers.openai.decoder import HANDLERS, Decoder
 from sessions_app.providers.openai.wire import Encoder
 from tests.unit.providers.oracle import check_server
 
@@ -469,7 +469,7 @@ def test_words_that_a_database_would_refuse_are_mended() -> None:
     assert server.decoder.decode(raw) == [AgentText("r", "i", "ab?")]
 
 
-TYPES = st.sampled_from(sorted(Server().decoder._handlers))
+TYPES = st.sampled_from(sorted(HANDLERS))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 JSON = st.recursive(
     SCALARS,

@@ -153,7 +153,7 @@ def test_a_change_the_database_refuses_is_dropped_alone(
 
 
 def test_what_was_noted_while_a_write_failed_does_not_go_back_in_state() -> None:
-    call = CallMirror("u-1", base(), lambda: None)
+    call = CallMirror("u-1", base(), lambda mirror: None)
     call.media_opened()
     taken = call.take()
     call.answered()  # the carrier's report comes late
@@ -164,7 +164,7 @@ def test_what_was_noted_while_a_write_failed_does_not_go_back_in_state() -> None
 
 def test_an_end_that_could_not_be_written_is_not_undone_by_a_late_report() -> None:
     a_row()
-    call = CallMirror("u-1", base(), lambda: None)
+    call = CallMirror("u-1", base(), lambda mirror: None)
     call.ended(EndReason.AGENT_ENDED)
     taken = call.take()
     call.answered()
@@ -174,7 +174,7 @@ def test_an_end_that_could_not_be_written_is_not_undone_by_a_late_report() -> No
 
 
 def test_the_moment_of_the_answer_is_the_first_one_told() -> None:
-    call = CallMirror("u-1", base(), lambda: None)
+    call = CallMirror("u-1", base(), lambda mirror: None)
     early = timezone.now() - timedelta(seconds=3)
     call.fields["answered_at"] = early
     call.media_opened()
@@ -357,7 +357,7 @@ def test_a_dead_database_does_not_keep_the_process_from_ending(
 
 
 def test_a_supplier_without_end_is_not_told_without_end() -> None:
-    call = CallMirror("u-1", base(), lambda: None)
+    call = CallMirror("u-1", base(), lambda mirror: None)
     for _ in range(5000):
         call.note("noise", "x" * 10_000)
     change = call.take()
