@@ -15,8 +15,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
-
 #: How many zero crossings of the filter are used on each side: a millisecond at 16 kHz, all that is
 #: ever held back. With this window the next band is 80 dB down some 1 kHz behind its edge.
 _CROSSINGS = 16
@@ -26,6 +24,11 @@ _EDGE = 0.92
 _STRETCH_S = 0.002
 #: So many stretches at a time; many more, and the mathematics library begins threads of its own.
 _STRETCHES_MOST = 64
+
+_S16LE = np.dtype("<i2")
+_SAMPLE_BYTES = _S16LE.itemsize
+#: As arrays, since each number that is given would be made one, for every piece.
+_LEAST, _MOST = np.array(-32768, np.float32), np.array(32767, np.float32)
 
 
 class _Filter:
@@ -49,7 +52,7 @@ class _Filter:
         edge = _EDGE * min(1.0, 1 / ratio)
         taps = np.sinc(edge * distance) * window
         # Every sample weighs the same: a constant stays what it is.
-        self.matrix: Samples = (taps / taps.sum(axis=0)).astype(np.float32)
+        self.matrix: NDArray[np.float32] = (taps / taps.sum(axis=0)).astype(np.float32)
 
 
 _filter = lru_cache(maxsize=None)(_Filter)
@@ -67,43 +70,42 @@ class Resampler:
         """Forget what was held back; the next piece begins a new stream."""
         before = self._filter.around - 1 if self._filter is not None else 0
         #: What has come and is still needed, behind the silence before the first of it.
-        self._kept: Samples = np.zeros(before, dtype=np.float32)
+        self._kept = bytes(_SAMPLE_BYTES * before)
         self._came = self._gone = 0
 
     def feed(self, pcm: bytes) -> bytes:
         """The next piece, of a whole number of samples; gives what is ready, maybe nothing."""
         if self._filter is None:
             return pcm
-        samples = np.frombuffer(pcm, dtype="<i2")
-        self._came += samples.size
-        return self._take(samples.astype(np.float32))
+        self._came += len(pcm) // _SAMPLE_BYTES
+        return self._take(pcm)
 
     def flush(self) -> bytes:
         """What was held back; the next piece begins a new stream."""
         if self._filter is None:
             return b""
         due = round(self._came * self._filter.become / self._filter.many) - self._gone
-        silence = np.zeros(self._filter.around + self._filter.step, dtype=np.float32)
-        rest = self._take(silence)[: 2 * due]
+        silence = bytes(_SAMPLE_BYTES * (self._filter.around + self._filter.step))
+        rest = self._take(silence)[: _SAMPLE_BYTES * due]
         self.reset()
         return rest
 
-    def _take(self, samples: Samples) -> bytes:
+    def _take(self, pcm: bytes) -> bytes:
         assert self._filter is not None
         step, width, matrix = self._filter.step, self._filter.width, self._filter.matrix
-        kept = np.concatenate((self._kept, samples))
-        stretches = max(0, (kept.size - width) // step + 1)
-        out = np.empty((stretches, matrix.shape[1]), dtype=np.float32)
+        kept, step_bytes = self._kept + pcm, step * _SAMPLE_BYTES
+        stretches = max(0, (len(kept) // _SAMPLE_BYTES - width) // step + 1)
+        ready = []
         for first in range(0, stretches, _STRETCHES_MOST):
             count = min(_STRETCHES_MOST, stretches - first)
             # Each row begins a step behind the one before, in the same memory.
-            rows: Samples = np.ndarray(
-                (count, width), np.float32, kept, first * step * 4, (step * 4, 4)
+            rows: NDArray[np.int16] = np.ndarray(
+                (count, width), _S16LE, kept, first * step_bytes, (step_bytes, _SAMPLE_BYTES)
             )
-            np.matmul(np.ascontiguousarray(rows), matrix, out=out[first : first + count])
-        np.rint(out, out=out)
-        np.minimum(out, 32767, out=out)
-        np.maximum(out, -32768, out=out)
-        self._kept = kept[stretches * step :].copy()
-        self._gone += out.size
-        return out.astype("<i2").tobytes()
+            out = rows.astype(np.float32).dot(matrix)
+            np.rint(out, out=out)
+            out.clip(_LEAST, _MOST, out=out)
+            ready.append(out.astype(_S16LE).tobytes())
+        self._kept = kept[stretches * step_bytes :]
+        self._gone += stretches * matrix.shape[1]
+        return b"".join(ready)
