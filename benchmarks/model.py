@@ -3,7 +3,9 @@
 It speaks the GA wire's events in their documented order, judges nothing, and keeps a timetable of
 its own: some seconds after the first audio the caller speaks, is answered, interrupts, is answered,
 and so on. Answers come four times as fast as they sound, in deltas of 100 ms, begun 150 ms after
-they were asked for. (`tests.fakes.openai` is the strict one; here it would be what is measured.)
+they were asked for. Where a session wants text they are written, word by word, and their first
+sentence tells the caller's number. (`tests.fakes.openai` is the strict one; here it would be what
+is measured.)
 """
 
 from __future__ import annotations
@@ -61,19 +63,22 @@ _EXACTLY = re.compile(r"Say exactly:\s*(.+)", re.DOTALL)
 _MS_PER_LETTER = 60
 _APPEND = b"input_audio_buffer.append"
 _WORDS = "of course I can tell you all about that right away "
+#: A written answer: its first sentence tells whose it is, and twenty words come each second.
+FIRST_SENTENCE = "Caller {} wants to know that."
+_SENTENCES = FIRST_SENTENCE + " I can tell you all about it. It is as simple as this. Ask me more."
+_WORD_S = 0.05
 
 
-def _tone(start_ms: int, length_ms: int) -> bytes:
-    """A voice for machines: 400 Hz, well audible, without a gap between pieces."""
-    first = stamps.MODEL_HZ * start_ms // 1000
-    count = stamps.MODEL_HZ * length_ms // 1000
-    turn = 2 * math.pi * 400 / stamps.MODEL_HZ
-    wave = (int(6000 * math.sin(turn * (first + n))) for n in range(count))
+def tone(rate_hz: int, length_ms: int) -> bytes:
+    """A voice for machines, s16le: 400 Hz, well audible. Pieces of 100 ms hold forty turns of it,
+    so one follows the other without a gap.
+    """
+    turn = 2 * math.pi * 400 / rate_hz
+    wave = (int(6000 * math.sin(turn * n)) for n in range(rate_hz * length_ms // 1000))
     return array("h", wave).tobytes()
 
 
-#: 100 ms hold forty turns of the tone, so every delta is the same.
-_DELTA = binascii.b2a_base64(_tone(0, DELTA_MS), newline=False).decode()
+_DELTA = binascii.b2a_base64(tone(stamps.MODEL_HZ, DELTA_MS), newline=False).decode()
 
 
 class Conversation:
@@ -89,6 +94,8 @@ class Conversation:
         self.on_stamps: Callable[[list[int], float], None] = lambda numbers, now: None
         self.on_first_delta: Callable[[float], None] = lambda now: None
         self.on_speech_started: Callable[[float, bool], None] = lambda now, speaking: None
+        #: The first sentence of a written answer is complete: the next one has begun.
+        self.on_first_sentence: Callable[[float], None] = lambda now: None
         self.appends = 0
         self._on_known = on_known
         self._loop = asyncio.get_running_loop()
@@ -97,6 +104,7 @@ class Conversation:
         self._turns = 0
         self._answers = 0
         self._auto = True
+        self._writes = False
         self._item = ""
         self._previous: str | None = None
         self._sounds_until_s = -math.inf
@@ -137,6 +145,7 @@ class Conversation:
     def _configure(self, session: dict[str, Any]) -> None:
         detection = session.get("audio", {}).get("input", {}).get("turn_detection") or {}
         self._auto = detection.get("create_response") is not False
+        self._writes = session.get("output_modalities") == ["text"]
         self._send({"type": "session.updated", "session": _merged(_SESSION, session)})
 
     def _append(self, payload: bytes) -> None:
@@ -198,7 +207,7 @@ class Conversation:
             "status_details": None,
             "conversation_id": "conv_bench",
             "output": [],
-            "output_modalities": ["audio"],
+            "output_modalities": ["text" if self._writes else "audio"],
             "max_output_tokens": "inf",
             "usage": None,
             "metadata": metadata,
@@ -219,16 +228,48 @@ class Conversation:
         self._send({"type": "response.output_item.added", **of_response, "item": item})
         self._send({"type": "conversation.item.added", **self._follows(), "item": item})
         self._previous = item_id
-        self._send(
-            {
-                "type": "response.content_part.added",
-                **at,
-                "part": {"type": "audio", "transcript": ""},
-            }
-        )
-        now = time.perf_counter()
-        self._sounds_until_s = now + answer_ms / 1000
-        self.on_first_delta(now)
+        part = {"type": "text", "text": ""} if self._writes else {"type": "audio", "transcript": ""}
+        self._send({"type": "response.content_part.added", **at, "part": part})
+        self._sounds_until_s = time.perf_counter() + answer_ms / 1000
+        if self._writes:
+            self._write(response, item, at, text or _SENTENCES.format(self.reader.phone))
+        else:
+            self._speak(response, item, at, answer_ms, text)
+        interrupted = self._answers % 2 == 0
+        due_s = INTERRUPTED_AT_S if interrupted else answer_ms / 1000 + THINKS_S
+        if self._turns:
+            self._after(due_s, self._caller_speaks)
+
+    def _write(
+        self, response: dict[str, Any], item: dict[str, Any], at: dict[str, Any], text: str
+    ) -> None:
+        words = re.findall(r"\s*\S+", text)
+        second_sentence = len(FIRST_SENTENCE.split())
+
+        def write(sent: int) -> None:
+            if self._item != item["id"]:
+                return
+            if sent == second_sentence:
+                self.on_first_sentence(time.perf_counter())
+            self._send({"type": "response.output_text.delta", **at, "delta": words[sent]})
+            if sent + 1 < len(words):
+                self._after(_WORD_S, lambda: write(sent + 1))
+            else:
+                self._send({"type": "response.output_text.done", **at, "text": text})
+                part = {"type": "text", "text": text}
+                self._finish(response, item, at, part, {"type": "output_text", "text": text})
+
+        write(0)
+
+    def _speak(
+        self,
+        response: dict[str, Any],
+        item: dict[str, Any],
+        at: dict[str, Any],
+        answer_ms: int,
+        text: str,
+    ) -> None:
+        self.on_first_delta(time.perf_counter())
         # Frames that repeat are made once.
         delta = self._made({"type": "response.output_audio.delta", **at, "delta": _DELTA})
         deltas = answer_ms // DELTA_MS
@@ -240,31 +281,30 @@ class Conversation:
         transcript = text or _WORDS * (-(-deltas // every))
 
         def speak(sent: int) -> None:
-            if self._item != item_id:
+            if self._item != item["id"]:
                 return
             self.socket.write(words + delta if sent % every == 0 else delta)
             if sent + 1 < deltas:
                 self._after(DELTA_MS / 1000 / SPEED, lambda: speak(sent + 1))
             else:
-                self._finish(response, item, at, transcript)
+                self._send({"type": "response.output_audio.done", **at})
+                said = {"transcript": transcript}
+                self._send({"type": "response.output_audio_transcript.done", **at, **said})
+                part = {"type": "audio", **said}
+                self._finish(response, item, at, part, {"type": "output_audio", **said})
 
         speak(0)
-        interrupted = self._answers % 2 == 0
-        due_s = INTERRUPTED_AT_S if interrupted else answer_ms / 1000 + THINKS_S
-        if self._turns:
-            self._after(due_s, self._caller_speaks)
 
     def _finish(
-        self, response: dict[str, Any], item: dict[str, Any], at: dict[str, Any], transcript: str
+        self,
+        response: dict[str, Any],
+        item: dict[str, Any],
+        at: dict[str, Any],
+        part: dict[str, Any],
+        whole: dict[str, Any],
     ) -> None:
-        whole = {"type": "output_audio", "transcript": transcript}
         item = {**item, "status": "completed", "content": [whole]}
-        part = {"type": "audio", "transcript": transcript}
         of_response = {"response_id": response["id"], "output_index": 0}
-        self._send({"type": "response.output_audio.done", **at})
-        self._send(
-            {"type": "response.output_audio_transcript.done", **at, "transcript": transcript}
-        )
         self._send({"type": "response.content_part.done", **at, "part": part})
         self._send({"type": "conversation.item.done", **self._follows(), "item": item})
         self._send({"type": "response.output_item.done", **of_response, "item": item})

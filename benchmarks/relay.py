@@ -17,7 +17,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
@@ -103,10 +103,12 @@ async def running(
 class Load:
     """The callers of one measurement and the model's stand-in."""
 
-    def __init__(self) -> None:
+    def __init__(self, join: Callable[[Phone, Conversation], None] | None = None) -> None:
+        """`join` is told which phone and which of the model's conversations are one call."""
         self.noted = Noted()
         self.phones: dict[int, Phone] = {}
         self.model = Model(self._known)
+        self._join = join or self.noted.join
 
     def _known(self, conversation: Conversation) -> None:
         number = conversation.reader.phone
@@ -114,7 +116,7 @@ class Load:
         phone = self.phones.get(number)
         if phone is None:
             raise ValueError(f"audio of phone {number}, which does not call")
-        self.noted.join(phone, conversation)
+        self._join(phone, conversation)
         conversation.read_stamps = number % max(1, round(len(self.phones) / READ_MOST)) == 0
 
     async def ring(self, system: System, calls: int) -> None:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The product under the server that is its default, and under the one for dense hosts.
 PRODUCTS = {"product-daphne": ServerKind.CALLCENTER, "product-dense": ServerKind.DENSE}
 PIPECAT_PYTHON = ROOT / ".venv-pipecat/bin/python"
-_GREETING = "Hello, thank you for calling. How can I help you today?"
+GREETING = "Hello, thank you for calling. How can I help you today?"
 _READY_S = 60.0
 
 
@@ -125,7 +125,7 @@ async def relay(
     """A relay from `benchmarks/systems`, listening."""
     port = free_port()
     command = [str(python), f"benchmarks/systems/{program}", "--port", str(port)]
-    command += ["--openai-url", openai_url, "--greeting", _GREETING]
+    command += ["--openai-url", openai_url, "--greeting", GREETING]
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     started: list[Process] = []
 
