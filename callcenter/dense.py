@@ -105,6 +105,8 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         self.drain.begin()
         await super().startup(sockets)
+        # It would tell of each socket twice, which our own log does better.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -145,7 +147,6 @@ def main() -> None:
         # Its log would hold numbers and tickets; ours is configured by Django.
         log_config=None,
         access_log=False,
-        log_level=logging.WARNING,
         # What a proxy says is Django's to believe or not (TRUST_PROXY).
         proxy_headers=False,
         server_header=False,
