@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import httpx
 
+from benchmarks import command
+from benchmarks.command import say, write_json
 from benchmarks.figures import both_ms
-from benchmarks.relay import SETTLE_S, Load, say
+from benchmarks.relay import SETTLE_S, Load
 from benchmarks.report import pair, table
 from benchmarks.running import PRODUCTS, Cores, Product, product, run
 
@@ -48,22 +48,11 @@ class Answered:
 
 
 def arguments() -> argparse.Namespace:
-    about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__, PRODUCTS)
     parser.add_argument("--calls", type=int, default=50, help="live calls beside it")
     parser.add_argument("--rate", type=float, default=30.0, help="answers a second")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--systems", default=",".join(PRODUCTS), help=f"of {', '.join(PRODUCTS)}")
-    parser.add_argument("--database", default="", help="a PostgreSQL to make a database on")
-    parser.add_argument("--redis", default="", help="the URL of a Redis for the channel layer")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    asked = parser.parse_args()
-    asked.systems = asked.systems.split(",")
-    if unknown := set(asked.systems) - set(PRODUCTS):
-        parser.error(f"--systems: read {', '.join(unknown)}, wanted {', '.join(PRODUCTS)}")
-    return asked
+    return parser.parse_args()
 
 
 async def rush(served: Product, rate: float, seconds: float) -> tuple[list[float], int]:
@@ -152,8 +141,7 @@ async def main(asked: argparse.Namespace) -> int:
     for name in asked.systems:
         say(f"{name}: {asked.rate:g} answers a second beside {asked.calls} calls")
         found.append(await one(name, cores, asked))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    write_json(asked.json, found)
     head = (
         "system", "live calls", "answers a second", "failed", "answer p50 / p99 ms",
         "health p50 / p99 ms", "frame → model p50 / p99 ms", "of its core",

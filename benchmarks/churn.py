@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
+from benchmarks import command
+from benchmarks.command import say, up_to, write_json
 from benchmarks.figures import both_ms
 from benchmarks.model import Model
 from benchmarks.phones import Phone
-from benchmarks.relay import say
 from benchmarks.report import pair, table
 from benchmarks.running import PRODUCTS, Cores, Product, product, run
 from benchmarks.stamps import PHONES_MOST
@@ -50,23 +49,12 @@ class Churned:
 
 
 def arguments() -> argparse.Namespace:
-    about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__, PRODUCTS)
     parser.add_argument("--calls", type=int, default=10_000)
-    parser.add_argument("--at-once", type=int, default=10, help=f"at most {PHONES_MOST}")
-    parser.add_argument("--systems", default=",".join(PRODUCTS), help=f"of {', '.join(PRODUCTS)}")
-    parser.add_argument("--database", default="", help="a PostgreSQL to make a database on")
-    parser.add_argument("--redis", default="", help="the URL of a Redis for the channel layer")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    asked = parser.parse_args()
-    asked.systems = asked.systems.split(",")
-    if unknown := set(asked.systems) - set(PRODUCTS):
-        parser.error(f"--systems: read {', '.join(unknown)}, wanted {', '.join(PRODUCTS)}")
-    if not 1 <= asked.at_once <= PHONES_MOST:
-        parser.error(f"--at-once: read {asked.at_once}, wanted 1 to {PHONES_MOST}")
-    return asked
+    parser.add_argument(
+        "--at-once", type=up_to(PHONES_MOST), default=10, help=f"at most {PHONES_MOST}"
+    )
+    return parser.parse_args()
 
 
 def slope(readings: list[tuple[int, int]]) -> float:
@@ -154,8 +142,7 @@ async def main(asked: argparse.Namespace) -> int:
     for name in asked.systems:
         say(f"{name}: {asked.calls} calls, {asked.at_once} at a time")
         found.append(await churn(name, cores, asked))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    write_json(asked.json, found)
     head = (
         "system", "calls", "in", "greeting p50 / p99 ms", "CPU ms a call", "descriptors",
         "memory MB", "bytes a call", "in the last fifth",

@@ -13,17 +13,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import resource
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks import command
+from benchmarks.command import say, up_to, write_json
 from benchmarks.figures import Noted, Rung, both_ms, percentile
 from benchmarks.model import Conversation, Model
 from benchmarks.phones import Phone
@@ -42,36 +42,19 @@ SETTLE_S = 6.0
 READ_MOST = 30
 
 
-def say(text: str) -> None:
-    """Progress, beside the result on standard output."""
-    print(text, file=sys.stderr, flush=True)
+def _rungs(text: str) -> list[int]:
+    return [up_to(PHONES_MOST)(each) for each in text.split(",")]
 
 
 def arguments() -> argparse.Namespace:
-    about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__, SYSTEMS)
     ladder = ",".join(map(str, LADDER))
-    parser.add_argument("--calls", default=ladder, help=f"calls at once, a list (default {ladder})")
     parser.add_argument(
-        "--systems", default=",".join(SYSTEMS), help=f"which of {', '.join(SYSTEMS)}"
+        "--calls", type=_rungs, default=LADDER, help=f"calls at once, a list (default {ladder})"
     )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=1, help="each rung so often; medians count")
-    parser.add_argument("--database", default="", help="a PostgreSQL to make a database on")
-    parser.add_argument("--redis", default="", help="the URL of a Redis for the channel layer")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
     asked = parser.parse_args()
-    try:
-        asked.calls = [int(each) for each in asked.calls.split(",")]
-    except ValueError:
-        parser.error(f"--calls: read {asked.calls!r}, wanted numbers such as 1,10,30")
-    if not all(1 <= calls <= PHONES_MOST for calls in asked.calls):
-        parser.error(f"--calls: wanted 1 to {PHONES_MOST} each")
-    asked.systems = asked.systems.split(",")
-    if unknown := set(asked.systems) - set(SYSTEMS):
-        parser.error(f"--systems: read {', '.join(unknown)}, wanted {', '.join(SYSTEMS)}")
     if "pipecat" in asked.systems and not PIPECAT_PYTHON.exists():
         parser.error("pipecat has an environment of its own, which `make bench` makes")
     return asked
@@ -233,8 +216,7 @@ async def main(asked: argparse.Namespace) -> int:
                     f"{rung.core_share:.0%} of its core"
                 )
         saturated |= {rung.system for rung in rungs if rung.calls == calls and rung.saturated}
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(rung) for rung in rungs], indent=1) + "\n")
+    write_json(asked.json, rungs)
     print(relay_table(rungs))
     problems = [f"{r.system}, {r.calls} calls: {text}" for r in rungs for text in r.problems]
     for text in problems:

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 
+from benchmarks import command
+from benchmarks.command import say, up_to, write_json
 from benchmarks.figures import both_ms
 from benchmarks.model import Conversation, tone
 from benchmarks.phones import Phone
-from benchmarks.relay import SETTLE_S, Load, say
+from benchmarks.relay import SETTLE_S, Load
 from benchmarks.report import pair, table
 from benchmarks.running import GREETING, PRODUCTS, Cores, product, run
 from benchmarks.stamps import PHONES_MOST
@@ -116,21 +116,12 @@ class Spoken:
 
 
 def arguments() -> argparse.Namespace:
-    about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = command.parser(__doc__, PRODUCTS)
+    parser.add_argument(
+        "--calls", type=up_to(PHONES_MOST), default=30, help=f"at once, at most {PHONES_MOST}"
     )
-    parser.add_argument("--calls", type=int, default=30, help=f"at once, at most {PHONES_MOST}")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--systems", default=",".join(PRODUCTS), help=f"of {', '.join(PRODUCTS)}")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    asked = parser.parse_args()
-    asked.systems = asked.systems.split(",")
-    if unknown := set(asked.systems) - set(PRODUCTS):
-        parser.error(f"--systems: read {', '.join(unknown)}, wanted {', '.join(PRODUCTS)}")
-    if not 1 <= asked.calls <= PHONES_MOST:
-        parser.error(f"--calls: read {asked.calls}, wanted 1 to {PHONES_MOST}")
-    return asked
+    return parser.parse_args()
 
 
 async def one(name: str, cores: Cores, asked: argparse.Namespace) -> Spoken:
@@ -146,6 +137,8 @@ async def one(name: str, cores: Cores, asked: argparse.Namespace) -> Spoken:
                 PRODUCTS[name],
                 load.model.url,
                 cores,
+                database=asked.database,
+                redis_url=asked.redis,
                 env={"SPEECHMATICS_API_KEY": "bench", "SPEECHMATICS_TTS_URL": voice.web.url},
             ) as served,
         ):
@@ -187,8 +180,7 @@ async def main(asked: argparse.Namespace) -> int:
     for name in asked.systems:
         say(f"{name}: {asked.calls} calls")
         found.append(await one(name, cores, asked))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    write_json(asked.json, found)
     head = (
         "system", "calls", "answers", "first sentence → asked for p50 / p99 ms",
         "first byte → phone p50 / p99 ms", "of its core",

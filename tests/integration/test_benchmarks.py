@@ -57,3 +57,13 @@ def test_calls_that_come_and_go_are_greeted(tmp_path: Path) -> None:
         into=tmp_path / "churn.json",
     )
     assert churned["calls"] == 30 and churned["greeting_ms"][0] >= 0
+
+
+def test_a_first_sentence_is_asked_for_and_heard(tmp_path: Path) -> None:
+    (spoken,) = ran(
+        "benchmarks.speech",
+        *("--calls", "2", "--seconds", "10", "--systems", "product-dense"),
+        into=tmp_path / "speech.json",
+    )
+    assert spoken["answers"] > 0
+    assert spoken["asked_ms"][0] > 0 and spoken["heard_ms"][0] > 0
