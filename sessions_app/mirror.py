@@ -37,7 +37,6 @@ from sessions_app.publish import publish
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Change = rows.CallChange | rows.CarrierReport
 
 #: Rows follow within about this long.
 FLUSH_EVERY_S = 0.25
@@ -288,14 +287,13 @@ class Mirror:
                 del self._later[mirror]
                 self._changed[mirror] = None
             self._in_hand = [mirror.uuid for mirror in self._changed]
-            changed, self._changed = self._changed, {}
-            reports = list(self._reports)
-            self._reports.clear()
-            batch = [(mirror, mirror.take()) for mirror in changed]
-            changes: list[Change] = [change for _, change in batch]
-            everything = [*changes, *reports]
+            mirrors, self._changed = self._changed, {}
+            batch: list[tuple[CallMirror | None, rows.CallChange]]
+            batch = [(mirror, mirror.take()) for mirror in mirrors]
+            batch += [(None, change) for change in self._join_reports(batch)]
+            changes = [change for _, change in batch]
             writing = asyncio.get_running_loop().run_in_executor(
-                self._writer, _fresh, lambda: _write(everything, self.node)
+                self._writer, _fresh, lambda: _write(changes, self.node)
             )
 
             def settle(done: asyncio.Future[tuple[int, str]]) -> int:
@@ -303,9 +301,10 @@ class Mirror:
                 failed = done.cancelled() or done.exception() is not None
                 written = 0 if failed else done.result()[0]
                 for mirror, change in batch[written:]:
-                    mirror.put_back(change)
-                    self._changed[mirror] = None
-                left = reports[max(0, written - len(batch)) :]
+                    if mirror is not None:
+                        mirror.put_back(change)
+                        self._changed[mirror] = None
+                left = [report for _, change in batch[written:] for report in change.reports]
                 self._reports.extendleft(reversed(left))
                 self._in_hand = []
                 return written
@@ -317,7 +316,7 @@ class Mirror:
                 writing.add_done_callback(settle)
                 raise
             written = settle(writing)
-            await self._publish([change for _, change in batch[:written]])
+            await self._publish(changes[:written])
             if trouble and not self.trouble:
                 logger.warning("rows cannot be written now, they will catch up: %s", trouble)
             elif self.trouble and not trouble:
@@ -326,6 +325,23 @@ class Mirror:
             if trouble:
                 self._wake.set()
             return not trouble
+
+    def _join_reports(
+        self, batch: list[tuple[CallMirror | None, rows.CallChange]]
+    ) -> list[rows.CallChange]:
+        """Each report goes with what is written of its call anyway; else it is a change of its
+        own, which is given.
+        """
+        by_call = {change.uuid: change for _, change in batch}
+        alone = []
+        for report in self._reports:
+            change = by_call.get(report.uuid)
+            if change is None:
+                change = by_call[report.uuid] = rows.CallChange(report.uuid, None)
+                alone.append(change)
+            change.reports.append(report)
+        self._reports.clear()
+        return alone
 
     async def _publish(self, changes: list[rows.CallChange]) -> None:
         for change in changes:
@@ -375,7 +391,7 @@ def _fresh(run: Callable[[], T]) -> T:
         connection.close_at = None
 
 
-def _write(changes: list[Change], node: str) -> tuple[int, str]:
+def _write(changes: list[rows.CallChange], node: str) -> tuple[int, str]:
     """Write each change in a transaction of its own; gives how many were, and what stopped it.
 
     A change that the database refuses for what it is would be refused for ever: it is told and
@@ -383,10 +399,7 @@ def _write(changes: list[Change], node: str) -> tuple[int, str]:
     """
     for at, change in enumerate(changes):
         try:
-            if isinstance(change, rows.CallChange):
-                rows.write(change, node)
-            else:
-                rows.write_report(change)
+            rows.write(change, node)
         except (OperationalError, InterfaceError) as away:
             return at, str(away).strip() or "away"
         except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,54 +44,129 @@ class EventNote:
 
 
 @dataclass(frozen=True, slots=True)
-class CallChange:
-    """What has changed in one call; `base` makes the row if there is none yet."""
+class CarrierReport:
+    """What the carrier says of the caller's leg; `fields` are such as price and duration."""
 
     uuid: str
-    base: Mapping[str, Any]
+    at: datetime
+    status: str
     fields: dict[str, Any]
-    turns: list[Turn]
-    notes: list[EventNote]
+    #: The leg is over.
+    ended: bool
+    #: No session of this process serves the call.
+    elsewhere: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallChange:
+    """What has changed in one call, and what the carrier says of it."""
+
+    uuid: str
+    #: Makes the row if there is none yet; None: nothing of the call is known here but reports.
+    base: Mapping[str, Any] | None
+    fields: dict[str, Any] = field(default_factory=dict)
+    turns: list[Turn] = field(default_factory=list)
+    notes: list[EventNote] = field(default_factory=list)
     #: When this session's media opened; its turns count from there, the row's from the first one.
     opened_at: datetime | None = None
+    reports: list[CarrierReport] = field(default_factory=list)
 
 
 def write(change: CallChange, node: str) -> None:
-    """Bring one call's row up to date, in one transaction, if it belongs to this node.
+    """Bring one call's row up to date, in one transaction: by what this node says if the call
+    belongs to it, by what the carrier says in any case.
 
     States only move forward; an end that somebody else had to assume (`lost`) is corrected by the
-    process that knows better.
+    process that knows better. A report is noted once, however often it comes.
     """
     with transaction.atomic():
         record = _locked(change.uuid)
-        changed: list[str] | None = list(change.fields)
+        new = record is None
         if record is None:
+            if change.base is None:
+                return
             record = CallRecord(uuid=change.uuid, node=node, **change.base)
             record.heartbeat_at = Now()
-            changed = None
-        elif record.node != node:
-            # Two processes that had no database may both have begun the call. The caller is where
-            # the newest ticket was spent; the other one lets go when it finds the call moved.
-            if change.fields.get("ticket_claimed", 0) <= record.ticket_claimed:
-                return
-            record.node = node
-            changed = [*change.fields, "node"]
-        ends = _apply(record, change.fields)
-        if changed is None or changed:
+        changed: set[str] = set()
+        ours, ends = _belongs(record, change, node), False
+        if ours:
+            if record.node != node:
+                record.node = node
+                changed.add("node")
+            ends = _apply(record, change.fields)
+            changed |= change.fields.keys()
+        for report in change.reports:
+            changed |= _apply_report(record, report)
+        if new:
+            record.save()
+        elif changed:
             record.save(update_fields=changed)
-        if change.turns:
-            offset_ms = _ms_between(record.media_opened_at, change.opened_at)
-            TranscriptTurn.objects.bulk_create(
-                [_turn_row(record, turn, offset_ms) for turn in change.turns],
-                update_conflicts=True,
-                unique_fields=["call", "item_id"],
-                update_fields=_TURN_FIELDS,
-            )
+        notes = list(change.notes) if ours else []
+        notes += _reports_to_note(record, change.reports, new=new)
+        if ours and change.turns:
+            _write_turns(record, change)
         CallEvent.objects.bulk_create(
-            [CallEvent(call=record, at=n.at, kind=n.kind, detail=n.detail) for n in change.notes]
+            [CallEvent(call=record, at=n.at, kind=n.kind, detail=n.detail) for n in notes]
         )
+        if record.is_live and any(each.ended and each.elsewhere for each in change.reports):
+            _tell_of_end(record)
         if ends and record.turns.exclude(text="").exists():
             enqueue_summary(record)
+
+
+def _belongs(record: CallRecord, change: CallChange, node: str) -> bool:
+    """Two processes that had no database may both have begun the call. The caller is where the
+    newest ticket was spent; the other one lets go when it finds the call moved.
+    """
+    newest = change.fields.get("ticket_claimed", 0) > record.ticket_claimed
+    return record.node == node or newest
+
+
+def _apply_report(record: CallRecord, report: CarrierReport) -> set[str]:
+    """Take over what was not known before; gives the names of what has changed."""
+    changed = {name for name in report.fields if getattr(record, name) in (None, "")}
+    for name in changed:
+        setattr(record, name, report.fields[name])
+    if report.ended and record.state == CallState.HELD:
+        # No process serves it, so nobody else would close it.
+        record.state, record.ended_at = CallState.ENDED, report.at
+        record.end_reason = EndReason.CALLER_HUNG_UP.value
+        changed |= {"state", "ended_at", "end_reason"}
+    return changed
+
+
+def _reports_to_note(
+    record: CallRecord, reports: list[CarrierReport], *, new: bool
+) -> list[EventNote]:
+    """Each status once."""
+    told = {each.status for each in reports}
+    known: set[str] = set()
+    if told and not new:
+        noted = CallEvent.objects.filter(call=record, kind="carrier", detail__in=told)
+        known.update(noted.values_list("detail", flat=True))
+    notes = []
+    for each in reports:
+        if each.status not in known:
+            known.add(each.status)
+            notes.append(EventNote(each.at, "carrier", each.status))
+    return notes
+
+
+def _write_turns(record: CallRecord, change: CallChange) -> None:
+    offset_ms = _ms_between(record.media_opened_at, change.opened_at)
+    TranscriptTurn.objects.bulk_create(
+        [_turn_row(record, turn, offset_ms) for turn in change.turns],
+        update_conflicts=True,
+        unique_fields=["call", "item_id"],
+        update_fields=_TURN_FIELDS,
+    )
+
+
+def _tell_of_end(record: CallRecord) -> None:
+    """By a command to the process that serves the call still, once."""
+    asked = record.commands.filter(kind=CommandKind.CARRIER_ENDED)
+    if not asked.exists():
+        CallCommand.objects.create(call=record, kind=CommandKind.CARRIER_ENDED)
 
 
 def _locked(uuid: str) -> CallRecord | None:
@@ -253,52 +328,6 @@ def moved_away(node: str, uuids: list[str]) -> list[str]:
         return []
     calls = CallRecord.objects.filter(uuid__in=uuids).exclude(node=node)
     return list(calls.values_list("uuid", flat=True))
-
-
-# ---------------------------------------------------------------------- the carrier's reports
-
-
-@dataclass(frozen=True, slots=True)
-class CarrierReport:
-    """What the carrier says of the caller's leg; `fields` are such as price and duration."""
-
-    uuid: str
-    at: datetime
-    status: str
-    fields: dict[str, Any]
-    #: The leg is over.
-    ended: bool
-    #: No session of this process serves the call.
-    elsewhere: bool
-
-
-def write_report(report: CarrierReport) -> None:
-    """Note a report on the row, once however often it comes.
-
-    If another process serves the call still, that one is told of the end by a command.
-    """
-    with transaction.atomic():
-        record = _locked(report.uuid)
-        if record is None:
-            return
-        for name, value in report.fields.items():
-            if getattr(record, name) in (None, ""):
-                setattr(record, name, value)
-        fields = list(report.fields)
-        if report.ended and record.state == CallState.HELD:
-            # No process serves it, so nobody else would close it.
-            record.state, record.ended_at = CallState.ENDED, report.at
-            record.end_reason = EndReason.CALLER_HUNG_UP.value
-            fields += ["state", "ended_at", "end_reason"]
-        record.save(update_fields=fields)
-        noted = CallEvent.objects.filter(call=record, kind="carrier", detail=report.status)
-        if not noted.exists():
-            CallEvent.objects.create(
-                call=record, at=report.at, kind="carrier", detail=report.status
-            )
-        asked = record.commands.filter(kind=CommandKind.CARRIER_ENDED)
-        if report.ended and report.elsewhere and record.is_live and not asked.exists():
-            CallCommand.objects.create(call=record, kind=CommandKind.CARRIER_ENDED)
 
 
 def find_by_conversation(conversation_uuid: str) -> CallRecord | None:

@@ -63,6 +63,11 @@ def report(
     return rows.CarrierReport(uuid, timezone.now(), status, fields, ended, elsewhere)
 
 
+def write_report(report: rows.CarrierReport) -> None:
+    """As it is written while nothing else of its call is."""
+    rows.write(rows.CallChange(report.uuid, None, reports=[report]), NODE)
+
+
 @pytest.fixture
 def agent_named() -> Callable[..., Agent]:
     def make(name: str, **fields: Any) -> Agent:

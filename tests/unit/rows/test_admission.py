@@ -11,7 +11,7 @@ from django.utils import timezone
 from sessions_app import admission, rows
 from sessions_app.core.pacing import LONGEST_DELAY_MS, Crowded
 from sessions_app.models import CallRecord, CallState, ConnectPace
-from tests.unit.rows.conftest import NODE, a_row, base, report, row
+from tests.unit.rows.conftest import NODE, a_row, base, report, row, write_report
 
 pytestmark = pytest.mark.django_db
 
@@ -144,9 +144,9 @@ def test_a_hold_that_led_nowhere_is_a_refusal() -> None:
 
 def test_whoever_hangs_up_on_hold_is_told_by_the_carrier_only() -> None:
     held()
-    rows.write_report(report("answered", elsewhere=True))
+    write_report(report("answered", elsewhere=True))
     assert row().state == CallState.HELD
-    rows.write_report(report("completed", elsewhere=True, carrier_duration_s=9))
+    write_report(report("completed", elsewhere=True, carrier_duration_s=9))
     it = row()
     assert (it.state, it.end_reason, it.carrier_duration_s) == (
         CallState.ENDED, "caller_hung_up", 9,

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from sessions_app import mirror as mirror_module
 from sessions_app import rows
 from sessions_app.core.events import EndReason
-from tests.unit.rows.conftest import NODE, a_row, at_work, base, change, row, turn
+from sessions_app.models import CallState
+from tests.unit.rows.conftest import NODE, a_row, at_work, base, change, report, row, turn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,6 +48,18 @@ def test_what_has_not_changed_is_not_written_again() -> None:
     update = next(sql for sql in asked if sql.startswith("UPDATE"))
     assert '"usage"' in update and '"caller"' not in update
     assert [sql.split()[0] for sql in asked] == ["SELECT", "UPDATE"]
+
+
+def test_the_end_of_a_call_and_the_carriers_report_of_it_are_one_write_of_the_row() -> None:
+    a_row()
+    ended = {"state": CallState.ENDED, "end_reason": "caller_hung_up", "ended_at": timezone.now()}
+    told = [report("answered"), report("completed", price="0.5", carrier_duration_s=7)]
+    with statements() as asked:
+        rows.write(change(fields=ended, reports=told), NODE)
+    # The row; what was noted of it before; the notes; whether there is anything to sum up.
+    assert [sql.split()[0] for sql in asked] == ["SELECT", "UPDATE", "SELECT", "INSERT", "SELECT"]
+    assert (row().state, row().carrier_duration_s) == (CallState.ENDED, 7)
+    assert [e.detail for e in row().events.order_by("id")] == ["answered", "completed"]
 
 
 def test_how_far_a_turn_has_been_heard_waits_for_something_that_does_not(

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from sessions_app import lost, rows
 from sessions_app.models import CallRecord, CallState, Node, SummaryState
-from tests.unit.rows.conftest import NODE, a_row, change, report, row, turn
+from tests.unit.rows.conftest import NODE, a_row, change, report, row, turn, write_report
 
 pytestmark = pytest.mark.django_db
 
@@ -85,9 +85,9 @@ def test_no_other_end_is_undone_and_nobody_elses() -> None:
 def test_whether_the_carrier_was_given_words_for_the_caller() -> None:
     lost_row()
     assert not lost.led_to_words("u-1")
-    rows.write_report(report("completed"))
+    write_report(report("completed"))
     assert not lost.led_to_words("u-1")
-    rows.write_report(report(lost.LED_TO_WORDS))
+    write_report(report(lost.LED_TO_WORDS))
     assert lost.led_to_words("u-1")
 
 

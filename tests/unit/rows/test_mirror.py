@@ -128,6 +128,33 @@ def test_a_database_that_is_away_for_a_while_loses_nothing(
     assert sum("written again" in line for line in told) == 1
 
 
+def test_a_report_is_written_with_its_call_and_alone_where_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[rows.CallChange] = []
+    write = rows.write
+
+    def noted(change: rows.CallChange, node: str) -> None:
+        written.append(change)
+        write(change, node)
+
+    monkeypatch.setattr(rows, "write", noted)
+    a_row("u-2")
+
+    async def story() -> None:
+        async with at_work() as mirror:
+            mirror.report(report("completed", "u-1"))
+            mirror.report(report("answered", "u-2"))
+            mirror.report(report("completed", "u-2"))
+            mirror.open("u-1", base()).ended(EndReason.CALLER_HUNG_UP)
+            await mirror.flush()
+
+    asyncio.run(story())
+    told = [(change.uuid, bool(change.fields), len(change.reports)) for change in written]
+    assert told == [("u-1", True, 1), ("u-2", False, 2)]
+    assert [event.detail for event in row("u-1").events.all()] == ["completed"]
+
+
 def test_a_change_the_database_refuses_is_dropped_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

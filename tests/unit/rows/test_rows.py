@@ -22,7 +22,7 @@ from sessions_app.models import (
     PhoneNumber,
     SummaryState,
 )
-from tests.unit.rows.conftest import NODE, a_row, change, report, row, turn
+from tests.unit.rows.conftest import NODE, a_row, change, report, row, turn, write_report
 
 pytestmark = pytest.mark.django_db
 
@@ -217,21 +217,38 @@ def test_a_page_may_name_an_agent_and_a_name_nobody_has_is_no_reason_for_silence
 def test_a_report_is_noted_once_however_often_it_comes() -> None:
     a_row()
     for _ in range(3):
-        rows.write_report(report("completed", price="0.5", carrier_duration_s=7))
-    rows.write_report(report("completed", carrier_duration_s=9))
+        write_report(report("completed", price="0.5", carrier_duration_s=7))
+    write_report(report("completed", carrier_duration_s=9))
     assert row().events.filter(kind="carrier").count() == 1
     assert (row().price, row().carrier_duration_s) == (0.5, 7)
 
 
+def test_reports_that_come_together_are_noted_once_each_and_the_first_figure_counts() -> None:
+    a_row()
+    told = [report("answered"), report("completed", price="0.5"), report("completed", price="9")]
+    rows.write(change(reports=[*told, report("answered")]), NODE)
+    events = row().events.filter(kind="carrier").order_by("id")
+    assert [(event.detail, event.at) for event in events] == [(r.status, r.at) for r in told[:2]]
+    assert row().price == 0.5
+
+
+def test_a_report_comes_to_the_row_of_another_process_without_what_is_not_its_business() -> None:
+    a_row(node="other")
+    told = change(fields=dict(ENDED), turns=[turn()], reports=[report("answered")])
+    rows.write(told, NODE)
+    assert row().state != CallState.ENDED and not row().turns.exists()
+    assert [event.detail for event in row().events.all()] == ["answered"]
+
+
 def test_a_report_of_an_unknown_call_changes_nothing() -> None:
-    rows.write_report(report("completed", uuid="u-9"))
+    write_report(report("completed", uuid="u-9"))
     assert not CallRecord.objects.exists()
 
 
 def test_the_end_of_a_leg_served_elsewhere_is_told_to_who_serves_it_once() -> None:
     a_row(node="other")
     for _ in range(2):
-        rows.write_report(report("completed", elsewhere=True))
+        write_report(report("completed", elsewhere=True))
     (command,) = CallCommand.objects.all()
     assert command.kind == CommandKind.CARRIER_ENDED
     assert [c.pk for c in rows.asked_of("other")] == [command.pk]
