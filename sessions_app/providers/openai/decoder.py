@@ -6,11 +6,12 @@ and noted, since the server may learn new words at any time and must not end a c
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import pybase64
 
 from sessions_app.core.events import (
     AgentAudio,
@@ -174,7 +175,7 @@ class Decoder:
         response_id = _string(event, "response_id")
         item_id = _string(event, "item_id")
         try:
-            pcm = binascii.a2b_base64(_string(event, "delta"), strict_mode=True)
+            pcm = pybase64.b64decode(_string(event, "delta"), validate=True)
         except ValueError:
             raise _Malformed("delta is not base64") from None
         item = self._conversation.see(item_id, response_id)

@@ -6,8 +6,9 @@ Pure: turns the house's commands into client events. The other direction is `dec
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from typing import Any
+
+import pybase64
 
 from sessions_app.core.agent import AgentProfile, TurnDetection, VoiceKind, main_language
 from sessions_app.core.events import (
@@ -148,7 +149,7 @@ def _turn_detection(agent: AgentProfile) -> dict[str, Any]:
 
 def audio_append(pcm: bytes) -> bytes:
     """The caller's audio as a client event, ready to be sent as text: the only frequent one."""
-    return b'{"type":"input_audio_buffer.append","audio":"' + b64encode(pcm) + b'"}'
+    return b'{"type":"input_audio_buffer.append","audio":"' + pybase64.b64encode(pcm) + b'"}'
 
 
 class Encoder:
