@@ -17,14 +17,13 @@ import sys
 import time
 from dataclasses import dataclass
 
-import httpx
-
 from benchmarks import command
 from benchmarks.command import say, write_json
-from benchmarks.figures import both_ms
+from benchmarks.figures import both_ms, percentile
 from benchmarks.relay import SETTLE_S, Load
 from benchmarks.report import pair, table
-from benchmarks.running import PRODUCTS, Cores, Product, product, run
+from benchmarks.running import PRODUCTS, CallRequests, Cores, Product, product, run
+from benchmarks.webhooks import Client, request
 
 #: From an answer to the hang-up of a caller who changes his mind.
 PATIENCE_S = 0.5
@@ -45,6 +44,8 @@ class Answered:
     #: A frame of the live calls, from the phone to the model, meanwhile.
     to_model_ms: tuple[float, float]
     core_share: float
+    #: How late the callers themselves were with their frames.
+    load_late_ms: float
 
 
 def arguments() -> argparse.Namespace:
@@ -59,36 +60,44 @@ async def rush(served: Product, rate: float, seconds: float) -> tuple[list[float
     """Answers at that rate; their delays in seconds, and how many failed."""
     delays: list[float] = []
     failed = 0
+    client = Client(served.server.url)
 
-    async def caller(number: int, due_s: float) -> None:
+    async def caller(number: int, calls: CallRequests, due_s: float) -> None:
         nonlocal failed
-        try:
-            await served.ring(number)
-        except RuntimeError as error:
+        served.legs[number] = calls.leg
+        answer = await client.ask(calls.answer)
+        delays.append(answer.at_s - due_s)
+        if answer.status != 200 or b'"connect"' not in answer.body:
             failed += 1
-            say(f"PROBLEM {error}")
+            say(f"PROBLEM an answer with {answer.status}: {answer.body!r}")
             return
-        finally:
-            delays.append(time.perf_counter() - due_s)
+        await client.ask(calls.answered)
         await asyncio.sleep(PATIENCE_S)
-        await served.hung_up(number)
+        del served.legs[number]
+        await client.ask(calls.completed)
 
+    signed = [served.signed(number) for number in range(math.floor(rate * seconds))]
     began_s = time.perf_counter()
     async with asyncio.TaskGroup() as callers:
-        for count in range(math.floor(rate * seconds)):
+        for count, calls in enumerate(signed):
             due_s = began_s + count / rate
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
-            callers.create_task(caller(1000 + count, due_s))
+            callers.create_task(caller(1000 + count, calls, due_s))
+    client.close()
     return delays, failed
 
 
 async def ask_health(served: Product, delays: list[float]) -> None:
-    async with httpx.AsyncClient(base_url=served.server.url, trust_env=False) as http:
+    url = served.server.url
+    client, asking = Client(url), request("GET", f"{url}/api/health", {})
+    try:
         while True:
             asked_s = time.perf_counter()
-            await http.get("/api/health")
-            delays.append(time.perf_counter() - asked_s)
+            answer = await client.ask(asking)
+            delays.append(answer.at_s - asked_s)
             await asyncio.sleep(HEALTH_EVERY_S)
+    finally:
+        client.close()
 
 
 async def one(name: str, cores: Cores, asked: argparse.Namespace) -> Answered:
@@ -127,6 +136,7 @@ async def one(name: str, cores: Cores, asked: argparse.Namespace) -> Answered:
                 health_ms=both_ms(health_s),
                 to_model_ms=both_ms(load.noted.to_model_s),
                 core_share=cpu_s / elapsed_s,
+                load_late_ms=percentile(load.noted.load_late_s, 0.99) * 1000,
             )
             await load.hang_up(served)
             return figures
@@ -145,6 +155,7 @@ async def main(asked: argparse.Namespace) -> int:
     head = (
         "system", "live calls", "answers a second", "failed", "answer p50 / p99 ms",
         "health p50 / p99 ms", "frame → model p50 / p99 ms", "of its core",
+        "load late p99 ms",
     )  # fmt: skip
     rows = [
         (
@@ -156,6 +167,7 @@ async def main(asked: argparse.Namespace) -> int:
             pair([each.health_ms]),
             pair([each.to_model_ms]),
             f"{each.core_share:.0%}",
+            f"{each.load_late_ms:.1f}",
         )
         for each in found
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import uuid
@@ -15,6 +16,7 @@ from typing import Any, Protocol, Self
 import httpx
 import uvloop
 
+from benchmarks.webhooks import request
 from tests.fakes.call_events import Leg
 from tests.fakes.process import Process
 from tests.fakes.product import free_port
@@ -152,6 +154,16 @@ def _ended(process: Process) -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class CallRequests:
+    """The webhooks of one call, whole and signed."""
+
+    leg: Leg
+    answer: bytes
+    answered: bytes
+    completed: bytes
+
+
 class Product:
     """This product, with everything switched on, called by signed webhooks."""
 
@@ -168,12 +180,9 @@ class Product:
         return self.server.process
 
     async def ring(self, number: int) -> str:
-        leg = Leg(f"CON-{uuid.uuid4()}", f"4477009{number:05d}", "442079460000")
+        leg, asked = self._leg(number)
         self.legs[number] = leg
-        asked = {"from": leg.from_, "to": leg.to, "uuid": leg.uuid}
-        asked["conversation_uuid"] = leg.conversation_uuid
         answer = await self._sender.attempt(self._addresses.answer, asked, "POST")
-        self.answer_ms = answer.elapsed_ms
         ncco = answer.ncco()
         if not ncco or ncco[-1]["action"] != "connect":
             raise RuntimeError(f"call {number} was answered with {answer.status}: {answer.body!r}")
@@ -188,6 +197,27 @@ class Product:
 
     def live_calls(self) -> int | None:
         return self.server.active_count()
+
+    def signed(self, number: int) -> CallRequests:
+        """A call's webhooks, ready to be sent within five minutes."""
+        leg, asked = self._leg(number)
+        return CallRequests(
+            leg=leg,
+            answer=self._signed(self._addresses.answer, asked),
+            answered=self._signed(self._addresses.event, leg.event("answered")),
+            completed=self._signed(self._addresses.event, leg.completed("user")),
+        )
+
+    def _signed(self, url: str, payload: Mapping[str, Any]) -> bytes:
+        body = json.dumps(payload).encode()
+        headers = self._sender.credentials.authorization(body)
+        return request("POST", url, {**headers, "Content-Type": "application/json"}, body)
+
+    def _leg(self, number: int) -> tuple[Leg, dict[str, Any]]:
+        """A caller's leg, and what the carrier asks when it comes in."""
+        leg = Leg(f"CON-{uuid.uuid4()}", f"4477009{number:05d}", "442079460000")
+        asked = {"from": leg.from_, "to": leg.to, "uuid": leg.uuid}
+        return leg, {**asked, "conversation_uuid": leg.conversation_uuid}
 
 
 @asynccontextmanager

@@ -67,3 +67,13 @@ def test_a_first_sentence_is_asked_for_and_heard(tmp_path: Path) -> None:
     )
     assert spoken["answers"] > 0
     assert spoken["asked_ms"][0] > 0 and spoken["heard_ms"][0] > 0
+
+
+def test_answers_are_given_beside_live_calls(tmp_path: Path) -> None:
+    (answered,) = ran(
+        "benchmarks.answer",
+        *("--calls", "2", "--rate", "5", "--seconds", "3", "--systems", "product-dense"),
+        into=tmp_path / "answer.json",
+    )
+    assert answered["answers"] == 15 and answered["failed"] == 0
+    assert answered["answer_ms"][0] > 0 and answered["health_ms"][0] > 0
