@@ -47,7 +47,8 @@ def _measured(head: bytes, body: bytes) -> bytes | None:
 
 def _joined(body: bytes) -> bytes | None:
     """A body in chunks (RFC 9112, 7.1); None while the last one has not come."""
-    pieces, rest = [], body
+    pieces: list[bytes] = []
+    rest = body
     while True:
         size, end, rest = rest.partition(b"\r\n")
         if not end or len(rest) < (length := int(size, 16)) + 2:
