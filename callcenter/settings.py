@@ -179,6 +179,7 @@ def _database(url: str) -> dict[str, Any]:
     if engine == "django.db.backends.sqlite3" and parsed.get("NAME"):
         if parsed["NAME"] != ":memory:":
             parsed["NAME"] = str(BASE_DIR / str(parsed["NAME"]))
+        parsed["ENGINE"] = "callcenter.sqlite"
         # Without IMMEDIATE, two writers that both read first end in "database is locked".
         parsed["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",

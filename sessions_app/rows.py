@@ -253,11 +253,12 @@ def spend_ticket(uuid: str, generation: int) -> bool:
     A call whose row is still to be made has nobody to compete with.
     """
     calls = CallRecord.objects.filter(uuid=uuid)
-    spent = calls.filter(ticket_claimed__lt=generation).update(
-        ticket_claimed=generation,
-        ticket_generation=Greatest("ticket_generation", Value(generation)),
-    )
-    return bool(spent) or not calls.exists()
+    with transaction.atomic():
+        spent = calls.filter(ticket_claimed__lt=generation).update(
+            ticket_claimed=generation,
+            ticket_generation=Greatest("ticket_generation", Value(generation)),
+        )
+        return bool(spent) or not calls.exists()
 
 
 # ---------------------------------------------------------------------- staying true

@@ -35,9 +35,10 @@ from sessions_app.providers.tls import tls_context
 
 _log = logging.getLogger(__name__)
 
-# At DEBUG the library logs whole handshakes and frames: our key, and what people say.
-_socket_log = logging.getLogger(f"{__name__}.socket")
-_socket_log.setLevel(logging.WARNING)
+# At DEBUG the library logs whole handshakes and frames: our key, and what people say. So its logger
+# is none of the tree, where a configuration that is applied again would take its level away.
+_socket_log = logging.Logger(f"{__name__}.socket", logging.WARNING)
+_socket_log.parent = _log
 
 _MAX_MESSAGE_BYTES = 16 * 2**20
 _SEND_TIMEOUT_S = 5.0

@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import logging
+import logging.config
 import weakref
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
@@ -415,6 +416,11 @@ def test_nothing_secret_is_logged_even_when_everything_is(caplog: pytest.LogCapt
             await fails_to_open(provider(server))
 
     with caplog.at_level(logging.DEBUG, "sessions_app"):
+        # Applied anew, a configuration takes the levels of all loggers below those it names.
+        everything = {"sessions_app": {"level": "DEBUG"}}
+        logging.config.dictConfig(
+            {"version": 1, "disable_existing_loggers": False, "loggers": everything}
+        )
         run_clean(scenario)
 
     assert KEY not in caplog.text
