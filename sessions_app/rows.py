@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import transaction
-from django.db.models import Value
+from django.db.models import Model, QuerySet, Value
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
@@ -25,6 +25,8 @@ from sessions_app.models import (
     TranscriptTurn,
 )
 from sessions_app.tasks import enqueue_summary
+
+M = TypeVar("M", bound=Model)
 
 #: Set once; a later note of the same moment does not move it.
 _FIRST_COUNTS = ("answered_at", "media_opened_at", "greeting_heard_at")
@@ -171,8 +173,14 @@ def _tell_of_end(record: CallRecord) -> None:
 
 def _locked(uuid: str) -> CallRecord | None:
     """The call's row, for us alone until the transaction's end."""
-    found = CallRecord.objects.select_for_update().filter(uuid=uuid).order_by()
-    return next(iter(found), None)
+    return _only(CallRecord.objects.select_for_update().filter(uuid=uuid))
+
+
+def _only(found: QuerySet[M]) -> M | None:
+    """The row of a key that is unique. `first()` would have the database sort it, and takes half
+    as long again to say so.
+    """
+    return next(iter(found.order_by()), None)
 
 
 def _apply(record: CallRecord, fields: dict[str, Any]) -> bool:
@@ -228,16 +236,15 @@ def find_route(called: str, agent_name: str = "") -> Route:
     agents = Agent.objects.select_related(None)
     if agent_name and (agent := agents.filter(name=agent_name).first()):
         return Route(agent, agent.owner_id)
-    number = PhoneNumber.objects.select_related("agent").filter(number=called).first()
+    number = _only(PhoneNumber.objects.select_related("agent").filter(number=called))
     if number is not None:
         return Route(number.agent, number.owner_id or number.agent.owner_id)
-    default = agents.filter(is_default=True).first()
+    default = _only(agents.filter(is_default=True))
     return Route(default, default.owner_id if default else None)
 
 
 def find_call(uuid: str) -> CallRecord | None:
-    found: CallRecord | None = CallRecord.objects.select_related("agent").filter(uuid=uuid).first()
-    return found
+    return _only(CallRecord.objects.select_related("agent").filter(uuid=uuid))
 
 
 def keep_ticket(uuid: str, generation: int, issued_s: int, delay_ms: int) -> None:
