@@ -15,6 +15,7 @@ import asyncio
 import math
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmarks import command
@@ -23,7 +24,7 @@ from benchmarks.figures import both_ms, percentile
 from benchmarks.relay import SETTLE_S, Load
 from benchmarks.report import pair, table
 from benchmarks.running import PRODUCTS, CallRequests, Cores, Product, product, run
-from benchmarks.webhooks import Client, request
+from benchmarks.webhooks import Answer, Client, request
 
 #: From an answer to the hang-up of a caller who changes his mind.
 PATIENCE_S = 0.5
@@ -56,27 +57,33 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def rush(served: Product, rate: float, seconds: float) -> tuple[list[float], int]:
-    """Answers at that rate; their delays in seconds, and how many failed."""
+async def rush(served: Product, signed: list[CallRequests], rate: float) -> tuple[list[float], int]:
+    """These calls' answers at that rate; the delays in seconds of those that were good, and how
+    many requests failed.
+    """
     delays: list[float] = []
     failed = 0
     client = Client(served.server.url)
 
-    async def caller(number: int, calls: CallRequests, due_s: float) -> None:
+    def fails(what: str, answer: Answer) -> None:
         nonlocal failed
+        failed += 1
+        say(f"PROBLEM {what} with {answer.status}: {answer.body!r}")
+
+    async def caller(number: int, calls: CallRequests, due_s: float) -> None:
         served.legs[number] = calls.leg
         answer = await client.ask(calls.answer)
-        delays.append(answer.at_s - due_s)
         if answer.status != 200 or b'"connect"' not in answer.body:
-            failed += 1
-            say(f"PROBLEM an answer with {answer.status}: {answer.body!r}")
+            fails("an answer", answer)
             return
-        await client.ask(calls.answered)
+        delays.append(answer.at_s - due_s)
+        if (told := await client.ask(calls.answered)).status != 204:
+            fails("an event", told)
         await asyncio.sleep(PATIENCE_S)
         del served.legs[number]
-        await client.ask(calls.completed)
+        if (told := await client.ask(calls.completed)).status != 204:
+            fails("an event", told)
 
-    signed = [served.signed(number) for number in range(math.floor(rate * seconds))]
     began_s = time.perf_counter()
     async with asyncio.TaskGroup() as callers:
         for count, calls in enumerate(signed):
@@ -94,6 +101,8 @@ async def ask_health(served: Product, delays: list[float]) -> None:
         while True:
             asked_s = time.perf_counter()
             answer = await client.ask(asking)
+            if answer.status != 200:
+                raise RuntimeError(f"health answered with {answer.status}: {answer.body!r}")
             delays.append(answer.at_s - asked_s)
             await asyncio.sleep(HEALTH_EVERY_S)
     finally:
@@ -115,17 +124,19 @@ async def one(name: str, cores: Cores, asked: argparse.Namespace) -> Answered:
             if asked.calls:
                 await load.ring(served, asked.calls)
             # Whatever is made once, for the first calls, is made.
-            await rush(served, 5.0, 2.0)
+            await rush(served, [served.signed(number) for number in range(10)], 5.0)
+            signed = [served.signed(n) for n in range(math.floor(asked.rate * asked.seconds))]
             await asyncio.sleep(SETTLE_S)
             load.noted.begin()
             health_s: list[float] = []
             asking = asyncio.create_task(ask_health(served, health_s))
             began_s, cpu_s = time.perf_counter(), served.process.cpu_s()
-            delays, failed = await rush(served, asked.rate, asked.seconds)
+            delays, failed = await rush(served, signed, asked.rate)
             elapsed_s = time.perf_counter() - began_s
             cpu_s = served.process.cpu_s() - cpu_s
             asking.cancel()
-            await asyncio.wait([asking])
+            with suppress(asyncio.CancelledError):
+                await asking
             figures = Answered(
                 system=name,
                 calls=asked.calls,

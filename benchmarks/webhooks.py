@@ -15,6 +15,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 
@@ -31,7 +32,7 @@ def request(method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     """One whole request, to be sent when it is due."""
     where = urlsplit(url)
     lines = [
-        f"{method} {where.path} HTTP/1.1",
+        f"{method} {where._replace(scheme='', netloc='').geturl()} HTTP/1.1",
         f"Host: {where.netloc}",
         *(f"{name}: {value}" for name, value in headers.items()),
         f"Content-Length: {len(body)}",
@@ -84,6 +85,8 @@ class _Connection(asyncio.Protocol):
         whole = _joined(body) if _CHUNKED.search(head) else _measured(head, body)
         if whole is not None:
             self._data = b""
+            if _CLOSE.search(head):
+                self.close()
             self._tell(Answer(int(head.split(b" ", 2)[1]), whole, time.perf_counter()))
 
     def _tell(self, answer: Answer) -> None:
@@ -97,6 +100,7 @@ class _Connection(asyncio.Protocol):
         return await self._answer
 
     def close(self) -> None:
+        self.closed = True
         if self._transport is not None:
             self._transport.close()
 
@@ -113,17 +117,24 @@ class Client:
     async def ask(self, whole: bytes, timeout_s: float = 15.0) -> Answer:
         """Raises TimeoutError, and OSError when nobody listens."""
         async with asyncio.timeout(timeout_s):
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.closed:
-                    break
-            else:
-                loop = asyncio.get_running_loop()
-                _, connection = await loop.create_connection(_Connection, self._host, self._port)
-            answer = await connection.ask(whole)
+            connection = await self._connection()
+            try:
+                answer = await connection.ask(whole)
+            except BaseException:
+                connection.close()
+                raise
         if not connection.closed:
             self._idle.append(connection)
         return answer
+
+    async def _connection(self) -> _Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, self._host, self._port)
+        return connection
 
     def close(self) -> None:
         for connection in self._idle:

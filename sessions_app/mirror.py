@@ -395,14 +395,26 @@ def _write(changes: list[rows.CallChange], node: str) -> tuple[int, str]:
     """Write each change in a transaction of its own; gives how many were, and what stopped it.
 
     A change that the database refuses for what it is would be refused for ever: it is told and
-    dropped, so that it holds up nobody else's.
+    dropped, so that it holds up nobody else's; what the carrier says of the call, and what we say,
+    do not fall together.
     """
     for at, change in enumerate(changes):
         try:
-            rows.write(change, node)
+            if not _accepted(change, node) and change.base is not None and change.reports:
+                _accepted(replace(change, reports=[]), node)
+                _accepted(rows.CallChange(change.uuid, None, reports=change.reports), node)
         except (OperationalError, InterfaceError) as away:
             return at, str(away).strip() or "away"
-        except Exception:
-            with call_context(change.uuid):
-                logger.exception("a change of the row was refused and dropped")
     return len(changes), ""
+
+
+def _accepted(change: rows.CallChange, node: str) -> bool:
+    try:
+        rows.write(change, node)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        with call_context(change.uuid):
+            logger.exception("a change of the row was refused and dropped")
+        return False
+    return True

@@ -249,9 +249,10 @@ def find_call(uuid: str) -> CallRecord | None:
 
 def keep_ticket(uuid: str, generation: int, issued_s: int, delay_ms: int) -> None:
     """Put a newer ticket on its call's row, and when its connect is to be."""
-    CallRecord.objects.filter(uuid=uuid, ticket_generation__lt=generation).update(
-        ticket_generation=generation, ticket_issued_s=issued_s, connect_delay_ms=delay_ms
-    )
+    with transaction.atomic():
+        CallRecord.objects.filter(uuid=uuid, ticket_generation__lt=generation).update(
+            ticket_generation=generation, ticket_issued_s=issued_s, connect_delay_ms=delay_ms
+        )
 
 
 def spend_ticket(uuid: str, generation: int) -> bool:

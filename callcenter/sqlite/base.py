@@ -4,7 +4,8 @@ SQLite lets one connection write at a time. One that comes second sleeps and tri
 2, 5, 10, 15, 20, 25 … 100 ms (`sqliteDefaultBusyCallback`), and finds the lock free by luck: with
 the rows of fifty calls being written, a call that came in was seen to wait for 35 ms, twenty times
 as long as its row takes. So the transactions of one process wait for each other here, in order, and
-each begins the moment the one before it has ended. Other processes are met as before.
+each begins the moment the one before it has ended. Other processes, and statements outside a
+transaction, are met as before; whoever waits for both waits for at most twice the timeout.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from django.db.backends.sqlite3 import base
 from callcenter.sqlite.fairlock import FairLock
 
 _turns: dict[str, FairLock] = {}
+_SQLITES_TIMEOUT_S = 5.0
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -27,13 +29,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._turn: FairLock | None = None
 
     def _start_transaction_under_autocommit(self) -> None:
-        name = str(self.settings_dict["NAME"])
-        turn = _turns.setdefault(name, FairLock())
-        timeout_s = self.settings_dict["OPTIONS"]["timeout"]
-        if not turn.acquire(timeout_s):
-            # What SQLite says after as long.
-            raise OperationalError("database is locked")
-        self._turn = turn
+        if self._turn is None:
+            turn = _turns.setdefault(str(self.settings_dict["NAME"]), FairLock())
+            timeout_s = self.settings_dict["OPTIONS"].get("timeout", _SQLITES_TIMEOUT_S)
+            if not turn.acquire(timeout_s):
+                # What SQLite says after as long.
+                raise OperationalError("database is locked")
+            self._turn = turn
         try:
             super()._start_transaction_under_autocommit()  # type: ignore[misc]
         except BaseException:
@@ -56,6 +58,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super()._rollback()  # type: ignore[misc]
         finally:
             self._give_turn()
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        # The end of every transaction, whatever its commit raised: Django rolls back only on what
+        # the database said.
+        try:
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
+        finally:
+            if autocommit:
+                self._give_turn()
 
     def _close(self) -> None:
         try:

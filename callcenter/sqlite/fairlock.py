@@ -25,14 +25,23 @@ class FairLock:
             mine = threading.Lock()
             mine.acquire()
             self._waiting.append(mine)
-        if mine.acquire(timeout=timeout_s):
-            return True
+        try:
+            if mine.acquire(timeout=timeout_s) or not self._leave(mine):
+                return True
+        except BaseException:
+            # A signal, say: nobody would give back what is passed on to somebody who has gone.
+            if not self._leave(mine):
+                self.release()
+            raise
+        return False
+
+    def _leave(self, mine: threading.Lock) -> bool:
+        """Wait no more; False: it was passed on in this very moment."""
         with self._mutex:
             if mine in self._waiting:
                 self._waiting.remove(mine)
-                return False
-        # It was passed on in this very moment.
-        return True
+                return True
+        return False
 
     def release(self) -> None:
         with self._mutex:

@@ -21,6 +21,7 @@ class CallTasks(asyncio.TaskGroup):
     def __init__(self) -> None:
         super().__init__()
         self._running: set[asyncio.Task[Any]] = set()
+        self._cancelled = False
 
     def create_task(
         self,
@@ -32,9 +33,12 @@ class CallTasks(asyncio.TaskGroup):
         task = super().create_task(coro, name=name, context=context)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        if self._cancelled:
+            task.cancel()
         return task
 
     def cancel(self) -> None:
-        """Cancel whatever runs in it; leaving it waits for them."""
+        """Cancel whatever runs in it, or is still to; leaving it waits for them."""
+        self._cancelled = True
         for task in list(self._running):
             task.cancel()

@@ -77,6 +77,8 @@ class Resampler:
         """The next piece, of a whole number of samples; gives what is ready, maybe nothing."""
         if self._filter is None:
             return pcm
+        if len(pcm) % _SAMPLE_BYTES:
+            raise ValueError(f"{len(pcm)} bytes are no whole number of samples")
         self._came += len(pcm) // _SAMPLE_BYTES
         return self._take(pcm)
 

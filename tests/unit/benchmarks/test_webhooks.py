@@ -12,6 +12,10 @@ async def _serve(exchange: Exchange) -> None:
     match exchange.request.path:
         case "/whole":
             await exchange.reply(201, exchange.request.body, "text/plain")
+        case "/target":
+            await exchange.reply(200, exchange.request.target, "text/plain")
+        case "/close":
+            await exchange.reply(200, b"bye", "text/plain", {"Connection": "close"})
         case "/nothing":
             await exchange.reply(204)
         case "/chunks":
@@ -39,6 +43,11 @@ def test_answers_of_every_form_are_read_over_one_connection_and_a_dropped_one_is
             assert (got["/nothing"].status, got["/nothing"].body) == (204, b"")
             chunks = got["/chunks"]
             assert (chunks.status, chunks.body) == (200, b"first 0\r\nlast")
+            asked = await client.ask(request("GET", server.url + "/target?with=query", {}))
+            assert asked.body == b"/target?with=query"
+            closed = await client.ask(request("POST", server.url + "/close", {}))
+            assert (closed.status, closed.body) == (200, b"bye")
+            assert (await client.ask(request("POST", server.url + "/whole", {}))).status == 201
             cut = await client.ask(request("GET", server.url + "/cut", {}))
             assert cut.status == 0
             again = await client.ask(request("POST", server.url + "/whole", {}, b"more"))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from sessions_app.bridge.calltasks import CallTasks
 from sessions_app.bridge.session import CallSession, weakly
 from sessions_app.core import events as ev
 from tests.unit.bridge.clockwork import run
@@ -100,6 +101,29 @@ def test_nothing_of_an_ended_call_waits_for_the_collector(
         known = await one_call()
         await asyncio.sleep(0)
         assert [type(part).__name__ for ref in known if (part := ref()) is not None] == []
+
+    run(story())
+
+
+def test_a_group_that_was_cancelled_lets_nobody_begin() -> None:
+    async def story() -> None:
+        began = []
+
+        async def latecomer() -> None:
+            began.append("late")
+            await asyncio.Event().wait()
+
+        async def first(tasks: CallTasks) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                tasks.create_task(latecomer())
+
+        async with CallTasks() as tasks:
+            tasks.create_task(first(tasks))
+            await asyncio.sleep(0)
+            tasks.cancel()
+        assert began == []
 
     run(story())
 

@@ -162,3 +162,11 @@ def test_an_equal_rate_is_left_alone() -> None:
     stream = Resampler(16_000, 16_000)
     assert stream.feed(b"ab") == b"ab"
     assert stream.flush() == b""
+
+
+def test_half_a_sample_is_refused_and_the_stream_goes_on() -> None:
+    stream, plain = Resampler(16_000, 24_000), Resampler(16_000, 24_000)
+    with pytest.raises(ValueError, match="3 bytes"):
+        stream.feed(b"abc")
+    pcm = np.arange(640, dtype="<i2").tobytes()
+    assert stream.feed(pcm) + stream.flush() == plain.feed(pcm) + plain.flush()

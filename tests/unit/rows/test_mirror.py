@@ -155,6 +155,28 @@ def test_a_report_is_written_with_its_call_and_alone_where_nothing_else_is(
     assert [event.detail for event in row("u-1").events.all()] == ["completed"]
 
 
+@pytest.mark.parametrize("refused", ["ours", "the carrier's"])
+def test_what_the_carrier_says_and_what_we_say_do_not_fall_together(refused: str) -> None:
+    a_row()
+
+    async def story() -> None:
+        async with at_work() as mirror:
+            call = mirror.open("u-1", base())
+            call.note("something")
+            if refused == "ours":
+                call.fields["ticket_claimed"] = 99  # more than was given out
+                mirror.report(report("completed", carrier_duration_s=7))
+            else:
+                mirror.report(report("completed", carrier_duration_s="no number"))
+            await mirror.flush()
+            assert not mirror.trouble
+
+    asyncio.run(story())
+    assert row().carrier_duration_s == (7 if refused == "ours" else None)
+    kinds = [event.kind for event in row().events.all()]
+    assert kinds == (["carrier"] if refused == "ours" else ["something"])
+
+
 def test_a_change_the_database_refuses_is_dropped_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

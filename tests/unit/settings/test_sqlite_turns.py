@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 
 from callcenter.sqlite import base
@@ -69,6 +71,27 @@ def test_who_has_waited_long_enough_goes_and_holds_up_nobody() -> None:
     lock = FairLock()
     assert lock.acquire(0)
     assert not lock.acquire(0.01)
+    lock.release()
+    assert lock.acquire(0)
+
+
+def test_who_is_interrupted_while_waiting_leaves_the_lock_to_others() -> None:
+    lock = FairLock()
+    assert lock.acquire(0)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    former = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupted):
+            lock.acquire(30)
+    finally:
+        signal.signal(signal.SIGALRM, former)
     lock.release()
     assert lock.acquire(0)
 
@@ -178,6 +201,22 @@ def test_what_goes_wrong_gives_the_turn_back(path: Path) -> None:
         add("inner")
     assert free(path)
     assert names(path) == ["there", "inner"]
+
+
+def test_a_commit_that_fails_as_none_should_gives_the_turn_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseDatabaseWrapper, "_commit", fails)
+        with pytest.raises(MemoryError), transaction.atomic(using=ALIAS):
+            add("perhaps")
+    assert free(path)
+    with transaction.atomic(using=ALIAS):
+        add("then")
+    assert names(path)[-1] == "then"
 
 
 def test_a_connection_that_is_closed_in_the_middle_gives_the_turn_back(path: Path) -> None:
