@@ -1,9 +1,9 @@
 """The database backend that settings name for SQLite.
 
 SQLite lets one connection write at a time. One that comes second sleeps and tries again, after 1,
-2, 5, 10, 15, 20, 25 … 100 ms (`sqliteDefaultBusyCallback`), and finds the lock free by luck: with
-the rows of fifty calls being written, a call that came in was seen to wait for 35 ms, twenty times
-as long as its row takes. So the transactions of one process wait for each other here, in order, and
+2, 5, 10, 15, 20, 25 … 100 ms (`sqliteDefaultBusyCallback`), and finds the lock free by luck: beside
+the rows of ten calls being written, one that came in was seen to sleep for 35 ms
+(docs/adr/0013). So the transactions of one process wait for each other here, in order, and
 each begins the moment the one before it has ended. Other processes, and statements outside a
 transaction, are met as before; whoever waits for both waits for at most twice the timeout.
 """
@@ -47,21 +47,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if turn is not None:
             turn.release()
 
-    # Django's own, which its stubs leave out. What cannot be committed is rolled back next.
-
-    def _commit(self) -> None:
-        super()._commit()  # type: ignore[misc]
-        self._give_turn()
-
-    def _rollback(self) -> None:
-        try:
-            super()._rollback()  # type: ignore[misc]
-        finally:
-            self._give_turn()
-
     def _set_autocommit(self, autocommit: bool) -> None:
-        # The end of every transaction, whatever its commit raised: Django rolls back only on what
-        # the database said.
+        # The end of every transaction, however it ended: Django comes back to autocommit behind its
+        # commit or rollback, whatever those raised.
         try:
             super()._set_autocommit(autocommit)  # type: ignore[misc]
         finally:
