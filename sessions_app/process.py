@@ -62,7 +62,8 @@ def spare_collector() -> None:
     What there is now (modules, models, routes) lives as long as the process: it is not looked
     through again, while no audio moves. The rest is looked through a little less
     often than Python would by itself, since what is looked through is mostly the live calls; not
-    much less, since a call that is over leaves cycles, which hold some memory until they are found.
+    much less, since servers and libraries leave cycles (a call of ours leaves none), which hold
+    some memory until they are found.
     """
     gc.collect()
     gc.freeze()

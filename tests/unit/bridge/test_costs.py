@@ -200,7 +200,7 @@ def test_a_call_has_so_many_tasks_however_long_it_is(seconds: int) -> None:
 
 
 def test_of_a_call_that_is_over_no_sound_is_kept() -> None:
-    """Python's collector finds the session itself some time later."""
+    """By whoever still knows its session."""
 
     async def story(loop: CountingLoop) -> None:
         world = World(FakeProvider())
