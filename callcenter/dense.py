@@ -24,7 +24,7 @@ from websockets.protocol import State
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
 
 from callcenter.draining import Drain
-from callcenter.media_frames import Boundaries, frame_of, payload_of
+from sessions_app.frames import Boundaries, audio_at, audio_frame
 from sessions_app.process import raise_fd_limit
 
 #: So much of a call's audio may wait for the application; beyond it, the socket is not read.
@@ -65,14 +65,18 @@ class MediaSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self.queue = _Queue()  # type: ignore[assignment]
         self._boundaries = Boundaries()
+        #: Audio that goes out with what else this step of the loop has for the phone.
+        self._going: list[bytes] = []
 
     def data_received(self, data: bytes) -> None:
+        at = 0
         if self.handshake_complete:
-            if self._takes_audio():
-                payload = payload_of(data)
-                if payload is not None:
-                    self.queue.put_nowait({"type": "websocket.receive", "bytes": payload})
-                    return
+            while self._takes_audio() and (found := audio_at(data, at)):
+                payload, at = found
+                self.queue.put_nowait({"type": "websocket.receive", "bytes": payload})
+            if at == len(data):
+                return
+            data = data[at:] if at else data
             self._boundaries.follow(data)
         super().data_received(data)
 
@@ -83,11 +87,21 @@ class MediaSocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         payload = message.get("bytes")
         if payload and self.handshake_complete and self._takes_frames():
-            frame = frame_of(payload)
+            frame = audio_frame(payload)
             if frame is not None:
-                self.transport.write(frame)
+                # Each write is a call of the kernel, 5 us, and a refill is a dozen frames.
+                if not self._going:
+                    self.loop.call_soon(self._send_audio)
+                self._going.append(frame)
                 return
+        self._send_audio()
         await super().send(message)
+
+    def _send_audio(self) -> None:
+        """What waits, before anything else. Nothing may follow a close (RFC 6455, 5.5.1)."""
+        if self._going and self.conn.state is State.OPEN and not self.disconnected:
+            self.transport.write(b"".join(self._going))
+        self._going.clear()
 
     def _takes_frames(self) -> bool:
         """It is open, and the other side takes what was written."""

@@ -28,7 +28,7 @@ from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 
 from callcenter.draining import Drain  # noqa: E402
-from callcenter.media_frames import frame_of, payload_of  # noqa: E402
+from sessions_app.frames import audio_at, audio_frame  # noqa: E402
 from sessions_app.process import raise_fd_limit  # noqa: E402
 
 logger = logging.getLogger("callcenter.server")
@@ -47,12 +47,12 @@ class MediaSocketProtocol(WebSocketProtocol):
     """
 
     def dataReceived(self, data: bytes) -> None:
-        if self.state == self.STATE_OPEN and self._between_messages():
-            payload = payload_of(data)
-            if payload is not None:
-                self.onMessage(payload, True)
-                return
-        super().dataReceived(data)
+        at = 0
+        while self._between_messages() and (found := audio_at(data, at)):
+            payload, at = found
+            self.onMessage(payload, True)
+        if at < len(data):
+            super().dataReceived(data[at:] if at else data)
 
     def connectionLost(self, reason: Any) -> None:
         super().connectionLost(reason)
@@ -61,11 +61,12 @@ class MediaSocketProtocol(WebSocketProtocol):
         self.is_closed: Deferred[Any] = Deferred()
 
     def _between_messages(self) -> bool:
-        return self.current_frame is None and not self.data and not self.inside_message
+        open_ = self.state == self.STATE_OPEN
+        return open_ and self.current_frame is None and not self.data and not self.inside_message
 
     def serverSend(self, content: Any, binary: bool = False) -> None:
         if binary and self.state == self.STATE_OPEN and not self.send_queue:
-            frame = frame_of(content)
+            frame = audio_frame(content)
             if frame is not None:
                 self.transport.write(frame)
                 return

@@ -8,20 +8,16 @@ itself. Everything else (handshake, TLS, keepalive, closing) stays the library's
 from __future__ import annotations
 
 import asyncio
-import os
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
-from websockets.frames import (  # type: ignore[attr-defined]  # in C where there is that, else not
-    Frame,
-    Opcode,
-    apply_mask,
-)
+from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
+
+from sessions_app.frames import Boundaries, text_at, text_frame
 
 Message = bytes | bytearray | memoryview
 
@@ -45,6 +41,9 @@ class DirectConnection(ClientConnection):
         self._paused_reading = False
         self._parts: list[Message] = []
         self._news = asyncio.Event()
+        #: The answer to the handshake as far as it has come; None once it is whole.
+        self._answer: bytes | None = b""
+        self._boundaries = Boundaries()
 
     @property
     def lost(self) -> bool:
@@ -78,6 +77,26 @@ class DirectConnection(ClientConnection):
             self._paused_reading = False
             if not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Whole text messages are taken out of what comes in; the library reads the rest."""
+        at = 0
+        if self._answer is None:
+            if self._boundaries.between_frames and not self._parts:
+                while self.protocol.state is State.OPEN and (found := text_at(data, at)):
+                    text, at = found
+                    self._took(text)
+                if at == len(data):
+                    return
+            self._boundaries.follow(data[at:] if at else data)
+        else:
+            self._answer += data
+            # The answer has no body: what stands behind it is frames (RFC 6455, 4.1).
+            _, ended, frames = self._answer.partition(_HEADERS_END)
+            if ended:
+                self._answer = None
+                self._boundaries.follow(frames)
+        super().data_received(data[at:] if at else data)
 
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame) or event.opcode not in _DATA:
@@ -117,7 +136,7 @@ class DirectConnection(ClientConnection):
     def write(self, text: bytes) -> None:
         """Send one text message, UTF-8; nothing happens when the connection is ending."""
         if self.protocol.state is State.OPEN:
-            self.transport.write(_frame(text))
+            self.transport.write(text_frame(text))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -128,23 +147,7 @@ class DirectConnection(ClientConnection):
         self.on_room()
 
 
-def _frame(text: bytes) -> bytes:
-    """A whole message in one masked frame (RFC 6455, 5.2): what the library would write, without
-    what it needs for all the other kinds.
-    """
-    size = len(text)
-    if size < 126:
-        head = _HEAD.pack(_WHOLE_TEXT, _MASKED | size)
-    elif size < 1 << 16:
-        head = _HEAD_16.pack(_WHOLE_TEXT, _MASKED | 126, size)
-    else:
-        head = _HEAD_64.pack(_WHOLE_TEXT, _MASKED | 127, size)
-    mask = os.urandom(4)
-    return head + mask + apply_mask(text, mask)
-
-
-_WHOLE_TEXT, _MASKED = 0x80 | Opcode.TEXT, 0x80
-_HEAD, _HEAD_16, _HEAD_64 = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
+_HEADERS_END = b"\r\n\r\n"
 _DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
