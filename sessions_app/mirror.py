@@ -12,6 +12,7 @@ import logging
 import math
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,8 +39,10 @@ from sessions_app.publish import publish
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Rows follow within about this long.
+#: Rows follow within about this long, or twice as long when there are many.
 FLUSH_EVERY_S = 0.25
+#: One call's change begins so long after another's, where there is time.
+APART_MOST_S = 0.01
 #: What goes on changing (how far a turn has been heard, what the call has cost so far) follows
 #: within this, or with whatever else is written of its call.
 LATER_S = 5.0
@@ -257,12 +260,15 @@ class Mirror:
 
     async def run(self) -> None:
         """Write changes as they come, until stopped."""
-        delay_s = FLUSH_EVERY_S
+        loop, delay_s = asyncio.get_running_loop(), FLUSH_EVERY_S
         while not self._stopping:
             await self._until_due()
             await asyncio.sleep(delay_s)
-            written = await self._write_due(asyncio.get_running_loop().time())
-            delay_s = FLUSH_EVERY_S if written else min(RETRY_MOST_S, delay_s * 2)
+            began_s = loop.time()
+            if await self._write_due(began_s, over_s=FLUSH_EVERY_S):
+                delay_s = max(0.0, began_s + FLUSH_EVERY_S - loop.time())
+            else:
+                delay_s = min(RETRY_MOST_S, max(FLUSH_EVERY_S, delay_s * 2))
 
     async def _until_due(self) -> None:
         """There is something to be written now."""
@@ -280,7 +286,8 @@ class Mirror:
         """Write everything noted so far and tell whoever watches; False if it was not possible."""
         return await self._write_due(math.inf)
 
-    async def _write_due(self, until_s: float) -> bool:
+    async def _write_due(self, until_s: float, over_s: float = 0.0) -> bool:
+        """Write what has changed, and what can wait until then; see `_write`."""
         async with self._flushing:
             self._wake.clear()
             for mirror in [each for each, due_s in self._later.items() if due_s <= until_s]:
@@ -293,7 +300,7 @@ class Mirror:
             batch += [(None, change) for change in self._join_reports(batch)]
             changes = [change for _, change in batch]
             writing = asyncio.get_running_loop().run_in_executor(
-                self._writer, _fresh, lambda: _write(changes, self.node)
+                self._writer, _fresh, lambda: _write(changes, self.node, over_s)
             )
 
             def settle(done: asyncio.Future[tuple[int, str]]) -> int:
@@ -391,14 +398,27 @@ def _fresh(run: Callable[[], T]) -> T:
         connection.close_at = None
 
 
-def _write(changes: list[rows.CallChange], node: str) -> tuple[int, str]:
+def _write(
+    changes: list[rows.CallChange],
+    node: str,
+    over_s: float = 0.0,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[int, str]:
     """Write each change in a transaction of its own; gives how many were, and what stopped it.
+
+    They are spread over some time: Python runs one thread at once, and one that has much to do has
+    half of the loop's time for as long as it lasts, while webhooks and audio queue up behind it.
 
     A change that the database refuses for what it is would be refused for ever: it is told and
     dropped, so that it holds up nobody else's; what the carrier says of the call, and what we say,
     do not fall together.
     """
+    began_s, apart_s = clock(), min(APART_MOST_S, over_s / max(1, len(changes)))
     for at, change in enumerate(changes):
+        if (early_s := began_s + at * apart_s - clock()) > 0:
+            sleep(early_s)
         try:
             if not _accepted(change, node) and change.base is not None and change.reports:
                 _accepted(replace(change, reports=[]), node)

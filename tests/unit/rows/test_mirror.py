@@ -435,3 +435,69 @@ def test_of_two_processes_that_come_with_one_ticket_one_is_let_in() -> None:
             won = list(threads.map(claim, ["one", "two"]))
         assert sorted(won) == [False, True], generation
         assert row().node == ("one" if won[0] else "two")
+
+
+@pytest.mark.parametrize(
+    ("changes", "over_s", "took_s", "begins_ms"),
+    [
+        (3, 0.25, 0.002, [0, 10, 20]),  # few: not further apart than need be
+        (50, 0.25, 0.002, [5 * n for n in range(50)]),  # many: over all of the time
+        (4, 0.02, 0.013, [0, 13, 26, 39]),  # late: no rest at all
+        (3, 0.0, 0.002, [0, 2, 4]),  # at once, as at the end of everything
+    ],
+)
+def test_a_batch_leaves_the_loop_its_time(
+    changes: int,
+    over_s: float,
+    took_s: float,
+    begins_ms: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    began: list[int] = []
+
+    def write(change: rows.CallChange, node: str) -> None:
+        nonlocal now_s
+        began.append(round((now_s - 100) * 1000))
+        now_s += took_s
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        assert seconds > 0
+        now_s += seconds
+
+    monkeypatch.setattr(rows, "write", write)
+    batch = [rows.CallChange(f"u-{number}", None) for number in range(changes)]
+    written, trouble = mirror_module._write(batch, NODE, over_s, clock=lambda: now_s, sleep=sleep)
+    assert (written, trouble) == (changes, "")
+    assert began == begins_ms
+
+
+def test_rows_that_are_written_by_themselves_are_written_over_some_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spread: list[float] = []
+
+    def write(changes: list[rows.CallChange], node: str, over_s: float) -> tuple[int, str]:
+        spread.append(over_s)
+        return len(changes), ""
+
+    monkeypatch.setattr(mirror_module, "_write", write)
+
+    async def story() -> None:
+        mirror = Mirror(NODE)
+        running = asyncio.create_task(mirror.run())
+        mirror.open("u-1", base()).answered()
+        async with asyncio.timeout(20):
+            while not spread:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        mirror.open("u-2", base()).answered()
+        await mirror.flush()
+        mirror.stop()
+        await running
+        await mirror.aclose()
+
+    asyncio.run(story())
+    assert spread[0] == mirror_module.FLUSH_EVERY_S
+    # Whoever waits for the rows waits for nothing else.
+    assert spread[1] == 0
