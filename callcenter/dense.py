@@ -19,12 +19,13 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 from websockets.protocol import State
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "callcenter.settings")
 
 from callcenter.draining import Drain
-from sessions_app.frames import Boundaries, audio_at, audio_frame
+from sessions_app.frames import AudioSink, Boundaries, audio_at, audio_frame
 from sessions_app.process import raise_fd_limit
 
 #: So much of a call's audio may wait for the application; beyond it, the socket is not read.
@@ -65,15 +66,25 @@ class MediaSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self.queue = _Queue()  # type: ignore[assignment]
         self._boundaries = Boundaries()
+        self._sink = AudioSink()
         #: Audio that goes out with what else this step of the loop has for the phone.
         self._going: list[bytes] = []
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:  # the handshake is one
+            self.scope["extensions"] |= self._sink.extension()
 
     def data_received(self, data: bytes) -> None:
         at = 0
         if self.handshake_complete:
             while self._takes_audio() and (found := audio_at(data, at)):
                 payload, at = found
-                self.queue.put_nowait({"type": "websocket.receive", "bytes": payload})
+                # Nothing overtakes what waits for the application already.
+                if self._sink.take is not None and self.queue.empty():
+                    self._sink.take(payload)
+                else:
+                    self.queue.put_nowait({"type": "websocket.receive", "bytes": payload})
             if at == len(data):
                 return
             data = data[at:] if at else data

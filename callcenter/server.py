@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from typing import Any
 
 import uvloop
@@ -28,7 +29,7 @@ from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 
 from callcenter.draining import Drain  # noqa: E402
-from sessions_app.frames import audio_at, audio_frame  # noqa: E402
+from sessions_app.frames import AudioSink, audio_at, audio_frame  # noqa: E402
 from sessions_app.process import raise_fd_limit  # noqa: E402
 
 logger = logging.getLogger("callcenter.server")
@@ -46,11 +47,20 @@ class MediaSocketProtocol(WebSocketProtocol):
     is mostly for kinds of messages and of logging that do not occur.
     """
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.sink = AudioSink()
+
     def dataReceived(self, data: bytes) -> None:
         at = 0
         while self._between_messages() and (found := audio_at(data, at)):
             payload, at = found
-            self.onMessage(payload, True)
+            # Nothing overtakes what waits for the application already.
+            if self.sink.take is not None and self.application_queue.empty():
+                self.last_ping = time.time()  # as Daphne notes of every message
+                self.sink.take(payload)
+            else:
+                self.onMessage(payload, True)
         if at < len(data):
             super().dataReceived(data[at:] if at else data)
 
@@ -83,6 +93,11 @@ class DrainingServer(Server):
         WebSocketFactory.protocol = MediaSocketProtocol
         _reactor().callLater(0, self._drain.begin)
         super().run()
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        if isinstance(protocol, MediaSocketProtocol):
+            scope["extensions"] = protocol.sink.extension()
+        return super().create_application(protocol, scope)
 
     @property
     def exit_code(self) -> int:

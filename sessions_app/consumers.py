@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from sessions_app.bridge.manager import get_manager
 from sessions_app.bridge.session import CallSession
 from sessions_app.bridge.tickets import TicketRefused
 from sessions_app.core import events as ev
+from sessions_app.frames import HAND_AUDIO
 from sessions_app.logcontext import call_context
 from sessions_app.telephony.vonage import wire
 from sessions_app.telephony.vonage.signature import SignatureRefused, verify_handshake
@@ -59,6 +61,16 @@ class _PhoneSocket:
         self._closed = True
 
 
+def _in_its_context(take: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """For who calls from elsewhere: what is logged belongs to the call of this task."""
+    context = contextvars.copy_context()
+
+    def taken(frame: bytes) -> None:
+        context.run(take, frame)
+
+    return taken
+
+
 class MediaConsumer(AsyncConsumer):
     """Owns its receive loop: Channels' dispatch would make a task and a trip through one
     process-wide thread for every 20 ms frame, where one slow query stalls everybody's audio.
@@ -74,7 +86,7 @@ class MediaConsumer(AsyncConsumer):
             await send({"type": "websocket.close"})
             return
         with call_context(session.call_uuid):
-            await self._serve(session, receive, send)
+            await self._serve(session, scope, receive, send)
 
     async def _admit(self, scope: Message) -> CallSession:
         """The session that the ticket opens. The signature is looked at first, so a handshake
@@ -95,12 +107,17 @@ class MediaConsumer(AsyncConsumer):
         async with asyncio.timeout(_CLAIM_TIMEOUT_S):
             return await get_manager().reception.claim(ticket)
 
-    async def _serve(self, session: CallSession, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, session: CallSession, scope: Message, receive: Receive, send: Send
+    ) -> None:
         phone = _PhoneSocket(send)
+        hand_audio = (scope.get("extensions") or {}).get(HAND_AUDIO)
         try:
             await send({"type": "websocket.accept"})
             session.open_media(phone)
             if not session.over:
+                if hand_audio is not None:
+                    hand_audio["hand_to"](_in_its_context(session.take_frame))
                 await self._listen(session, phone, receive)
         except BaseException:
             # Should this be cancelled, or fail, the call ends with it. Once the session has been
@@ -109,6 +126,8 @@ class MediaConsumer(AsyncConsumer):
             await session.close(ev.EndReason.MEDIA_LOST)
             raise
         finally:
+            if hand_audio is not None:
+                hand_audio["hand_to"](None)
             # Where the session has not taken it, nobody else closes it.
             await phone.close()
 

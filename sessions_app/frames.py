@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
+from typing import Any, Final
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where there is that
 
@@ -18,6 +20,7 @@ _MASKED = 0x80
 _SIZE_16, _SIZE_64 = 126, 127
 _HEAD, _HEAD_16, _HEAD_64 = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 _HEAD_16_BYTES, _MASK_BYTES = 4, 4
+_MASKS_AT_ONCE = 64
 _MASKED_HEAD_BYTES = _HEAD_16_BYTES + _MASK_BYTES
 
 
@@ -66,7 +69,22 @@ def text_at(data: bytes, at: int) -> tuple[bytes, int] | None:
     return (data[begins:ends], ends) if len(data) >= ends else None
 
 
-def text_frame(text: bytes) -> bytes:
+class Masks:
+    """What a client's frames are masked with: four bytes each that nobody can foresee (RFC 6455,
+    10.3), taken from the kernel for many at once, which costs as much as for one.
+    """
+
+    def __init__(self) -> None:
+        self._bytes, self._used = b"", 0
+
+    def next(self) -> bytes:
+        if self._used == len(self._bytes):
+            self._bytes, self._used = os.urandom(_MASK_BYTES * _MASKS_AT_ONCE), 0
+        self._used += _MASK_BYTES
+        return self._bytes[self._used - _MASK_BYTES : self._used]
+
+
+def text_frame(text: bytes, mask: bytes) -> bytes:
     """A frame to a service that holds this, UTF-8."""
     size = len(text)
     if size < _SIZE_16:
@@ -75,8 +93,28 @@ def text_frame(text: bytes) -> bytes:
         head = _HEAD_16.pack(_WHOLE_TEXT, _MASKED | _SIZE_16, size)
     else:
         head = _HEAD_64.pack(_WHOLE_TEXT, _MASKED | _SIZE_64, size)
-    mask = os.urandom(_MASK_BYTES)
     return head + mask + apply_mask(text, mask)
+
+
+#: An ASGI extension of this project's servers. Its `hand_to` takes a function that from then on is
+#: given each piece of a phone's audio where it comes in, in place of a message in `receive()`.
+#: Other messages come as ever.
+HAND_AUDIO: Final = "callcenter.hand_audio"
+
+
+class AudioSink:
+    """Where one phone's audio goes as it comes in."""
+
+    def __init__(self) -> None:
+        #: None: among the other messages. It must not raise.
+        self.take: Callable[[bytes], None] | None = None
+
+    def hand_to(self, take: Callable[[bytes], None] | None) -> None:
+        self.take = take
+
+    def extension(self) -> dict[str, Any]:
+        """For the `extensions` of an ASGI scope."""
+        return {HAND_AUDIO: {"hand_to": self.hand_to}}
 
 
 class Boundaries:

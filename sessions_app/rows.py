@@ -35,6 +35,17 @@ _ONLY_UP = ("state", "ticket_generation", "ticket_claimed")
 _OF_THE_END = ("ended_at", "end_reason")
 #: Of two notes not written yet, the older one holds.
 FIRST_TOLD_COUNTS = _FIRST_COUNTS + _OF_THE_END
+#: What a change is decided by. Whatever else of the row is asked for is fetched when it is: to name
+#: all its columns takes Django as long as to write a turn.
+_DECIDING = (
+    "uuid",
+    "node",
+    "price",
+    "carrier_duration_s",
+    *_FIRST_COUNTS,
+    *_ONLY_UP,
+    *_OF_THE_END,
+)
 _TURN_FIELDS = ["speaker", "text", "from_ms", "to_ms", "interrupted", "final"]
 
 
@@ -173,7 +184,7 @@ def _tell_of_end(record: CallRecord) -> None:
 
 def _locked(uuid: str) -> CallRecord | None:
     """The call's row, for us alone until the transaction's end."""
-    return _only(CallRecord.objects.select_for_update().filter(uuid=uuid))
+    return _only(CallRecord.objects.select_for_update().only(*_DECIDING).filter(uuid=uuid))
 
 
 def _only(found: QuerySet[M]) -> M | None:

@@ -17,7 +17,7 @@ from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
-from sessions_app.frames import Boundaries, text_at, text_frame
+from sessions_app.frames import Boundaries, Masks, text_at, text_frame
 
 Message = bytes | bytearray | memoryview
 
@@ -44,6 +44,7 @@ class DirectConnection(ClientConnection):
         #: The answer to the handshake as far as it has come; None once it is whole.
         self._answer: bytes | None = b""
         self._boundaries = Boundaries()
+        self._masks = Masks()
 
     @property
     def lost(self) -> bool:
@@ -136,7 +137,7 @@ class DirectConnection(ClientConnection):
     def write(self, text: bytes) -> None:
         """Send one text message, UTF-8; nothing happens when the connection is ending."""
         if self.protocol.state is State.OPEN:
-            self.transport.write(text_frame(text))
+            self.transport.write(text_frame(text, self._masks.next()))
 
     def pause_writing(self) -> None:
         super().pause_writing()

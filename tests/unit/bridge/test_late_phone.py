@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from sessions_app import conf, consumers
+from sessions_app.bridge.inbox import Inbox
 from sessions_app.bridge.session import CallSession
 from sessions_app.core import events as ev
+from sessions_app.frames import HAND_AUDIO
+from sessions_app.logcontext import current_call
 from tests.unit.bridge.clockwork import run
 from tests.unit.bridge.fakes import FakeProvider, FakeVoice, World, hangs, slow
 
@@ -37,14 +40,14 @@ class Socket:
 
 
 def ring(
-    monkeypatch: pytest.MonkeyPatch, session: CallSession, socket: Socket
+    monkeypatch: pytest.MonkeyPatch, session: CallSession, socket: Socket, **scope: Any
 ) -> asyncio.Task[Any]:
     async def claim(ticket: str) -> CallSession:
         return session
 
     manager = SimpleNamespace(conf=conf.load(), reception=SimpleNamespace(claim=claim))
     monkeypatch.setattr(consumers, "get_manager", lambda: manager)
-    scope = {"headers": [], "url_route": {"kwargs": {"ticket": "t"}}}
+    scope |= {"headers": [], "url_route": {"kwargs": {"ticket": "t"}}}
     consumer = consumers.MediaConsumer()
     return asyncio.create_task(consumer(scope, socket.receive, socket.send))
 
@@ -101,6 +104,32 @@ def test_a_phone_in_time_is_served_until_it_hangs_up(monkeypatch: pytest.MonkeyP
         await asyncio.wait_for(serving, 20)
         await task
         assert session.end_reason is ev.EndReason.CALLER_HUNG_UP
+
+    run(story())
+
+
+def test_a_server_that_hands_audio_over_does_so_while_the_call_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        provider = FakeProvider()
+        session = World(provider).session()
+        task = asyncio.create_task(session.run())
+        handed: list[Any] = []
+        socket = Socket()
+        extension = {HAND_AUDIO: {"hand_to": handed.append}}
+        serving = ring(monkeypatch, session, socket, extensions=extension)
+        await asyncio.sleep(1)
+        [take] = handed
+        told: list[str] = []
+        monkeypatch.setattr(Inbox, "put", lambda inbox, frame: told.append(current_call.get()))
+        take(bytes(session.setup.frame_bytes))
+        assert told == [session.call_uuid], "what is logged there does not say of which call"
+        assert current_call.get() == ""
+        socket._events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        await asyncio.wait_for(serving, 20)
+        await task
+        assert handed == [take, None], "the server keeps the call"
 
     run(story())
 

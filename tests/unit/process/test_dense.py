@@ -13,6 +13,7 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from callcenter.dense import MediaSocketProtocol
+from sessions_app.frames import HAND_AUDIO
 
 AUDIO = bytes(range(256)) * 2 + bytes(128)
 UPGRADE = (
@@ -59,6 +60,7 @@ def in_a_call(scenario: Scenario) -> None:
 
         async def application(scope: Any, receive: Receive, send: Send) -> None:
             assert (await receive())["type"] == "websocket.connect"
+            assert set(scope["extensions"][HAND_AUDIO]) == {"hand_to"}
             await send(ACCEPT)
             opened.set_result((receive, send))
             await over.wait()
@@ -139,6 +141,34 @@ def test_what_looks_like_a_frame_inside_a_message_is_none() -> None:
         protocol.data_received(whole[: -len(inner)])
         protocol.data_received(whole[-len(inner) :])
         assert (await receive())["bytes"] == bytes(130) + inner
+
+    in_a_call(scenario)
+
+
+def test_audio_is_handed_over_where_it_comes_in_and_overtakes_nothing() -> None:
+    async def scenario(
+        protocol: MediaSocketProtocol, wire: Wire, receive: Receive, send: Send
+    ) -> None:
+        audio = [bytes([number]) * 640 for number in range(5)]
+        heard: list[bytes] = []
+
+        def say(number: int) -> None:
+            protocol.data_received(from_phone(Opcode.BINARY, audio[number]))
+
+        say(0)
+        protocol._sink.hand_to(heard.append)
+        say(1)
+        assert heard == []
+        assert [(await receive())["bytes"] for _ in range(2)] == audio[:2]
+        say(2)
+        assert heard == [audio[2]]
+        protocol.data_received(from_phone(Opcode.TEXT, b"a key"))
+        assert (await receive())["text"] == "a key"
+        say(3)
+        protocol._sink.hand_to(None)
+        say(4)
+        assert heard == audio[2:4]
+        assert (await receive())["bytes"] == audio[4]
 
     in_a_call(scenario)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from sessions_app.frames import Boundaries, audio_at, audio_frame, text_at, text_frame
+from sessions_app.frames import Boundaries, Masks, audio_at, audio_frame, text_at, text_frame
 
 
 def written(opcode: Opcode, payload: bytes, *, masked: bool = True, fin: bool = True) -> bytes:
@@ -58,10 +58,20 @@ def test_text_is_read_as_the_library_would(before: bytes, size: int, behind: byt
     assert text_at(before + whole + behind, len(before)) == (b"x" * size, len(before + whole))
 
 
-@given(st.one_of(LENGTHS, st.integers(65_536, 70_000)))
+@given(st.one_of(LENGTHS, st.integers(65_536, 70_000)), st.binary(min_size=4, max_size=4))
 @settings(deadline=None)
-def test_text_is_written_as_the_library_would(size: int) -> None:
-    assert read(text_frame(b"x" * size), Opcode.TEXT, masked=True) == b"x" * size
+def test_text_is_written_as_the_library_would(size: int, mask: bytes) -> None:
+    frame = text_frame(b"x" * size, mask)
+    assert mask in frame[:14]
+    assert read(frame, Opcode.TEXT, masked=True) == b"x" * size
+
+
+def test_no_mask_is_used_twice() -> None:
+    masks = Masks()
+    given = [masks.next() for _ in range(1000)]
+    assert {len(mask) for mask in given} == {4}
+    # By chance two of a thousand are the same once in ten thousand runs, three never.
+    assert len(set(given)) > 997
 
 
 AUDIO = bytes(range(256)) * 2 + bytes(128)

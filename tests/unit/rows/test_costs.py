@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -98,6 +99,39 @@ def test_how_far_a_turn_has_been_heard_waits_for_something_that_does_not(
     said = row().turns.order_by("id")
     assert [each.text for each in said] == ["all of it", "the beginning of"]
     assert row().usage == {"total_tokens": 99}
+
+
+def test_who_watches_is_told_once_of_what_was_written_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+
+    async def publish(call_uuid: str, message: dict[str, Any]) -> bool:
+        told.append(message["type"])
+        return True
+
+    monkeypatch.setattr(mirror_module, "publish", publish)
+
+    async def story() -> None:
+        async with at_work() as mirror:
+            call = mirror.open("u-1", base())
+            call.claimed(1)
+            call.media_opened()
+            await mirror.flush()
+            for number in range(100):
+                call.turn(turn("i1", f"words {number}", final=False))
+                call.usage({"total_tokens": number})
+            call.turn(turn("i1", "all of it"))
+            call.turn(turn("i2", "and more"))
+            await mirror.flush()
+            # What only the row needs, nobody is told.
+            call.usage({"total_tokens": 100})
+            call.greeting_heard()
+            await mirror.flush()
+            call.ended(EndReason.CALLER_HUNG_UP)
+
+    asyncio.run(story())
+    assert told == ["call.state", "call.turn", "call.turn", "call.state"]
 
 
 def test_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
