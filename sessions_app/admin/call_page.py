@@ -69,7 +69,9 @@ def hang_up_is_asked(call: CallRecord) -> bool:
     return call.commands.filter(kind=CommandKind.HANG_UP, state=CommandState.ASKED).exists()
 
 
-def context(call: CallRecord, *, may_hang_up: bool, full_numbers: bool = False) -> dict[str, Any]:
+def context(
+    call: CallRecord, *, may_hang_up: bool, may_see_number: bool, full_numbers: bool = False
+) -> dict[str, Any]:
     """Everything that the page and its refreshed parts show of `call`."""
     asked = hang_up_is_asked(call) if call.is_live else False
     return {
@@ -79,7 +81,9 @@ def context(call: CallRecord, *, may_hang_up: bool, full_numbers: bool = False) 
         "poll_ms": poll_ms(call),
         "caller": call.caller if full_numbers and call.caller else shown_caller(call.caller),
         "full_numbers": full_numbers,
-        "caller_is_masked": not full_numbers and shown_caller(call.caller) != call.caller != "",
+        "number_is_hidden": may_see_number
+        and not full_numbers
+        and shown_caller(call.caller) != call.caller != "",
         "agent_name": call.agent_name or (call.agent.name if call.agent else ""),
         "steps": _steps(call),
         "turns": _turns(call),

@@ -16,12 +16,12 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 
+from sessions_app import rights
 from sessions_app.admin import call_page, call_the_agent
 from sessions_app.admin.call_filters import LiveFilter
 from sessions_app.admin.words import clock, shown_caller, state_badge
 from sessions_app.live.commands import ask
 from sessions_app.models import CallRecord, CommandKind
-from sessions_app.models.agents import is_superuser
 
 _TEMPLATES = "admin/sessions_app/callrecord"
 _UNKNOWN = "There is no such call, or it is somebody else's."
@@ -63,8 +63,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return CallRecord.objects.visible_to(request.user)
 
     def has_view_permission(self, request: HttpRequest, obj: CallRecord | None = None) -> bool:
-        user = request.user
-        theirs = obj is None or is_superuser(user) or obj.user_id == user.pk
+        theirs = obj is None or self.get_queryset(request).filter(pk=obj.pk).exists()
         return theirs and super().has_view_permission(request, obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -77,8 +76,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def has_hang_up_permission(self, request: HttpRequest) -> bool:
-        """Nobody edits a call's row by hand, so the right to change it is the right to end it."""
-        return request.user.has_perm("sessions_app.change_callrecord")
+        return rights.may(request.user, rights.HANG_UP)
 
     # ------------------------------------------------------------------ the list
 
@@ -172,12 +170,14 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def live_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The parts of the page that change, from the same template."""
         call = self._found(request, pk)
-        shown = call_page.context(call, may_hang_up=self.has_hang_up_permission(request))
+        shown = self._shown(request, call)
         return render(request, f"{_TEMPLATES}/_call.html", shown)
 
     def number_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The page with the caller's number in full; who looked is kept in the call's history."""
         call = self._found(request, pk)
+        if not rights.may(request.user, rights.SEE_NUMBERS):
+            raise PermissionDenied
         if request.method != "POST":
             return HttpResponseRedirect(_address(call))
         self.log_change(request, call, "Looked at the caller's number in full.")
@@ -241,9 +241,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def _page(
         self, request: HttpRequest, call: CallRecord, full_numbers: bool = False, **extra: Any
     ) -> HttpResponse:
-        shown = call_page.context(
-            call, may_hang_up=self.has_hang_up_permission(request), full_numbers=full_numbers
-        )
+        shown = self._shown(request, call, full_numbers=full_numbers)
         return TemplateResponse(
             request,
             f"{_TEMPLATES}/change_form.html",
@@ -255,6 +253,16 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 **shown,
                 **extra,
             },
+        )
+
+    def _shown(
+        self, request: HttpRequest, call: CallRecord, full_numbers: bool = False
+    ) -> dict[str, Any]:
+        return call_page.context(
+            call,
+            may_hang_up=self.has_hang_up_permission(request),
+            may_see_number=rights.may(request.user, rights.SEE_NUMBERS),
+            full_numbers=full_numbers,
         )
 
     def _visible(self, request: HttpRequest, call: CallRecord) -> CallRecord:

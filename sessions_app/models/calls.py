@@ -9,8 +9,9 @@ from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
 
+from sessions_app import rights
 from sessions_app.core.events import EndReason, Speaker
-from sessions_app.models.agents import Agent, User, is_superuser
+from sessions_app.models.agents import Agent, User
 
 
 class CallState(models.IntegerChoices):
@@ -39,7 +40,8 @@ class CallQuerySet(models.QuerySet[Any]):
     """Calls, by who may see them and by whether they go on."""
 
     def visible_to(self, user: User) -> CallQuerySet:
-        return self if is_superuser(user) else self.filter(user_id=user.pk or 0)
+        """Everybody sees their own; see `rights.SEE_ALL`."""
+        return self if rights.may(user, rights.SEE_ALL) else self.filter(user_id=user.pk or 0)
 
     def live(self) -> CallQuerySet:
         """From the answer that reserved a slot until the end."""
@@ -78,7 +80,7 @@ class CallRecord(models.Model):
         on_delete=models.SET_NULL,
         related_name="calls",
         verbose_name="owner",
-        help_text="The number's owner, else the agent's. Nobody: superusers see it.",
+        help_text="The number's owner, else the agent's. Nobody: who may see all calls sees it.",
     )
     agent = models.ForeignKey(
         Agent, null=True, blank=True, on_delete=models.SET_NULL, related_name="calls"
@@ -134,6 +136,7 @@ class CallRecord(models.Model):
     class Meta:
         verbose_name = "call"
         ordering = ["-ringing_at", "-id"]
+        permissions = [*rights.PERMISSIONS]
         indexes = [
             models.Index(fields=["node", "state"], name="call_node_state"),
             models.Index(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 from django.utils import timezone
 
@@ -24,8 +25,12 @@ RIGHTS = (
     "delete_phonenumber",
     "view_phonenumber",
     "view_callrecord",
-    "change_callrecord",
+    "see_full_numbers",
+    "hang_up_calls",
 )
+
+
+GROUPS = import_module("sessions_app.migrations.0005_rights").GROUPS
 
 
 def staff(name: str, *rights: str) -> User:
@@ -33,6 +38,18 @@ def staff(name: str, *rights: str) -> User:
     user.user_permissions.set(
         Permission.objects.filter(content_type__app_label="sessions_app", codename__in=rights)
     )
+    return user
+
+
+def of_group(name: str, group: str) -> User:
+    """Somebody who has what the group of a fresh installation gives; the groups themselves may have
+    gone with the rows of a test before.
+    """
+    user = staff(name)
+    made, _ = Group.objects.get_or_create(name=group)
+    rights = Permission.objects.filter(content_type__app_label="sessions_app")
+    made.permissions.set(rights.filter(codename__in=GROUPS[group]))
+    user.groups.add(made)
     return user
 
 
