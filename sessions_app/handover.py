@@ -11,8 +11,8 @@ from sessions_app.core.events import SaveTurn, Speaker, Turn
 from sessions_app.core.memory import Memory
 from sessions_app.core.past import Past
 from sessions_app.core.usage import UsageSum
-from sessions_app.models import CallRecord, Node, TranscriptTurn
-from sessions_app.rows import find_call
+from sessions_app.models import CallRecord, CommandKind, Node, TranscriptTurn
+from sessions_app.rows import TOLD, find_call
 
 #: What a session notes when its socket has broken, and when another takes its place.
 MEDIA_BROKE, MEDIA_REPLACED = "media_broke", "media_replaced"
@@ -47,6 +47,10 @@ def _past(record: CallRecord) -> Past:
     spoken = record.turns.filter(final=True).exclude(text="").order_by("from_ms", "id")
     memory.keep(SaveTurn(_turn(row)) for row in spoken)
     opened_at = record.media_opened_at
+    for whisper in record.commands.filter(kind=CommandKind.WHISPER, answer=TOLD):
+        told_at = whisper.answered_at or whisper.requested_at
+        after_s = (told_at - opened_at).total_seconds() if opened_at else 0.0
+        memory.keep_whisper(whisper.text, max(0.0, after_s * 1000))
     connected_s = (timezone.now() - opened_at).total_seconds() if opened_at else 0.0
     return Past(memory, UsageSum(record.usage), max(0.0, connected_s))
 

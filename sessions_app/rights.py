@@ -9,11 +9,14 @@ SEE_ALL: Final = "see_all_calls"
 #: A caller's number in full; that somebody looked is kept in the call's history.
 SEE_NUMBERS: Final = "see_full_numbers"
 HANG_UP: Final = "hang_up_calls"
+#: To the agent of a live call, unheard by the caller.
+WHISPER: Final = "whisper_in_calls"
 
 PERMISSIONS: Final = (
     (SEE_ALL, "Can see everybody's calls"),
     (SEE_NUMBERS, "Can see callers' numbers in full"),
     (HANG_UP, "Can hang up calls"),
+    (WHISPER, "Can whisper to the agent in calls"),
 )
 
 

@@ -28,6 +28,9 @@ from sessions_app.tasks import enqueue_summary
 
 M = TypeVar("M", bound=Model)
 
+#: Answers to commands.
+TOLD, HAS_ENDED = "the agent was told", "the call has ended"
+
 #: Set once; a later note of the same moment does not move it.
 _FIRST_COUNTS = ("answered_at", "media_opened_at", "greeting_heard_at")
 _ONLY_UP = ("state", "ticket_generation", "ticket_claimed")

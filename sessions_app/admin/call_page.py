@@ -8,13 +8,14 @@ from typing import Any
 
 from django.utils import timezone
 
+from sessions_app.admin.whisper import WhisperForm
 from sessions_app.admin.words import Row, clock, rows, shown_caller, state_badge
 from sessions_app.core.events import Speaker
 from sessions_app.models import CallRecord, CommandKind, CommandState, SummaryState
 
 EVENTS_SHOWN = 300
 #: How soon the page asks again; 0: nothing will change any more.
-LIVE_POLL_MS, SETTLING_POLL_MS = 2000, 5000
+LIVE_POLL_MS, ASKED_POLL_MS, SETTLING_POLL_MS = 2000, 500, 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +58,31 @@ def elapsed_s(call: CallRecord) -> int:
 
 
 def poll_ms(call: CallRecord) -> int:
-    """While a call goes on its page follows it; afterwards until everything has its result."""
+    """While a call goes on its page follows it, closely while somebody waits for an answer;
+    afterwards until everything has its result.
+    """
     if call.is_live:
-        return LIVE_POLL_MS
+        asked = call.commands.filter(state=CommandState.ASKED).exists()
+        return ASKED_POLL_MS if asked else LIVE_POLL_MS
     waiting = call.summary_state in (SummaryState.PENDING, SummaryState.RUNNING)
     return SETTLING_POLL_MS if waiting else 0
 
 
-def hang_up_is_asked(call: CallRecord) -> bool:
+def is_asked(call: CallRecord, kind: CommandKind, text: str = "") -> bool:
     """Somebody has asked for it and the call's process has not answered yet."""
-    return call.commands.filter(kind=CommandKind.HANG_UP, state=CommandState.ASKED).exists()
+    return call.commands.filter(kind=kind, text=text, state=CommandState.ASKED).exists()
 
 
 def context(
-    call: CallRecord, *, may_hang_up: bool, may_see_number: bool, full_numbers: bool = False
+    call: CallRecord,
+    *,
+    may_hang_up: bool,
+    may_see_number: bool,
+    may_whisper: bool,
+    full_numbers: bool = False,
 ) -> dict[str, Any]:
     """Everything that the page and its refreshed parts show of `call`."""
-    asked = hang_up_is_asked(call) if call.is_live else False
+    asked = is_asked(call, CommandKind.HANG_UP) if call.is_live else False
     return {
         "call": call,
         "badge": state_badge(call.state),
@@ -95,6 +104,7 @@ def context(
         "commands": list(call.commands.select_related("requested_by")[:100]),
         "hang_up_asked": asked,
         "may_hang_up": may_hang_up and call.is_live and not asked,
+        "whisper": WhisperForm() if may_whisper and call.is_live else None,
     }
 
 

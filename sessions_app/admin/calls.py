@@ -19,6 +19,7 @@ from django.utils.formats import date_format
 from sessions_app import rights
 from sessions_app.admin import call_page, call_the_agent
 from sessions_app.admin.call_filters import LiveFilter
+from sessions_app.admin.whisper import WhisperForm
 from sessions_app.admin.words import clock, shown_caller, state_badge
 from sessions_app.live.commands import ask
 from sessions_app.models import CallRecord, CommandKind
@@ -79,6 +80,24 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return rights.may(request.user, rights.HANG_UP)
 
     # ------------------------------------------------------------------ the list
+
+    def get_search_fields(self, request: HttpRequest) -> list[str] | tuple[str, ...]:
+        """Whoever sees numbers masked may find a whole one that he knows, and not guess at it."""
+        if rights.may(request.user, rights.SEE_NUMBERS):
+            return self.search_fields
+        return ["=caller" if field == "caller" else field for field in self.search_fields]
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Django lets an address ask for any field of the row, a digit at a time."""
+        if lookup.split("__")[0] == "caller" and not rights.may(request.user, rights.SEE_NUMBERS):
+            return False
+        return super().lookup_allowed(lookup, value, request)
+
+    def get_sortable_by(self, request: HttpRequest) -> Any:
+        columns = super().get_sortable_by(request)
+        if rights.may(request.user, rights.SEE_NUMBERS):
+            return columns
+        return [column for column in columns if column != "shown_caller"]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -142,6 +161,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             named("of/<str:uuid>/", self.of_uuid_view, "sessions_app_callrecord_of"),
             named("<int:pk>/live/", self.live_view, "sessions_app_callrecord_live"),
             named("<int:pk>/hang-up/", self.hang_up_view, "sessions_app_callrecord_hang_up"),
+            named("<int:pk>/whisper/", self.whisper_view, "sessions_app_callrecord_whisper"),
             named("<int:pk>/number/", self.number_view, "sessions_app_callrecord_number"),
         ]
         return own + super().get_urls()
@@ -183,6 +203,24 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         self.log_change(request, call, "Looked at the caller's number in full.")
         return self._page(request, call, full_numbers=True)
 
+    def whisper_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Asks the call's process to tell its agent something that the caller does not hear."""
+        call = self._found(request, pk)
+        if not rights.may(request.user, rights.WHISPER):
+            raise PermissionDenied
+        if request.method == "POST":
+            form = WhisperForm(request.POST)
+            if not form.is_valid():
+                self.message_user(request, form.told(), messages.ERROR)
+            elif call_page.is_asked(call, CommandKind.WHISPER, form.cleaned_data["text"]):
+                pass  # pressed twice
+            elif call.is_live:
+                ask(call, CommandKind.WHISPER, request.user, form.cleaned_data["text"])
+                # That it was done stands under "Asked of this call", which follows by itself.
+            else:
+                self.message_user(request, "The call has ended; nobody was told.", messages.WARNING)
+        return HttpResponseRedirect(_address(call))
+
     def hang_up_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """First a page that names the call, then the row that asks its process to end it."""
         call = self._found(request, pk)
@@ -198,7 +236,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         name = shown_caller(call.caller)
         if not call.is_live:
             self.message_user(request, f"The call of {name} has ended already.", messages.SUCCESS)
-        elif call_page.hang_up_is_asked(call):
+        elif call_page.is_asked(call, CommandKind.HANG_UP):
             self.message_user(
                 request, f"Hanging up on {name} has been asked already.", messages.SUCCESS
             )
@@ -262,6 +300,7 @@ class CallRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             call,
             may_hang_up=self.has_hang_up_permission(request),
             may_see_number=rights.may(request.user, rights.SEE_NUMBERS),
+            may_whisper=rights.may(request.user, rights.WHISPER),
             full_numbers=full_numbers,
         )
 

@@ -18,8 +18,9 @@ from django.db import DatabaseError
 from django.db.models.functions import Now
 
 from sessions_app import admission, lost, rows, tasks
-from sessions_app.core.events import CallerGone, EndReason, EndRequested
+from sessions_app.core.events import CallerGone, EndReason, EndRequested, Whispered
 from sessions_app.core.ghosts import Ghost
+from sessions_app.logcontext import call_context
 from sessions_app.models import CallCommand, CommandKind, CommandState, Node
 from sessions_app.process import give_back_memory
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OBEY_EVERY_S = 0.5
+#: A call's row goes on for a moment after its session, and so does asking something of it.
+ASKED_LATE_S = 5.0
 SWEEP_EVERY_S = 30.0
 ROUND_TIMEOUT_S = 5.0
 
@@ -168,35 +171,87 @@ class _Keeper:
 
 async def obey(manager: SessionManager) -> None:
     """Carry out what is asked of our calls from elsewhere; until cancelled."""
-    while True:
-        await asyncio.sleep(OBEY_EVERY_S)
-        if not manager.get_active_session_count():
-            continue
+    in_hand: set[int] = set()
+    #: What was done, and is still to be told: doing it again would be wrong.
+    answers: dict[int, tuple[CommandState, str]] = {}
+    loop = asyncio.get_running_loop()
+    had_calls_s = -math.inf
+
+    async def carry_out(command: CallCommand) -> None:
         try:
-            commands = await manager.mirror.query(
-                lambda: rows.asked_of(manager.node), ROUND_TIMEOUT_S
-            )
-            for command in commands:
-                await _carry_out(manager, command)
+            with call_context(command.call.uuid):
+                if command.pk not in answers:
+                    answer = await _carry_out(manager, command)
+                    if answer is None:
+                        return
+                    answers[command.pk] = answer
+                state, words = answers[command.pk]
+                # Behind what it has changed: whoever reads the answer finds the rows to be so.
+                await manager.mirror.flush()
+                await manager.mirror.write(lambda: rows.answer_command(command, state, words))
+                del answers[command.pk]
         except (DatabaseError, TimeoutError) as away:
-            logger.debug("no commands read: %s", away)
+            logger.debug("a command was not answered, and is looked at again: %s", away)
         except Exception:
             logger.exception("a command failed")
+        finally:
+            in_hand.discard(command.pk)
+
+    async with asyncio.TaskGroup() as group:
+        while True:
+            await asyncio.sleep(OBEY_EVERY_S)
+            if manager.get_active_session_count():
+                had_calls_s = loop.time()
+            elif loop.time() - had_calls_s > ASKED_LATE_S:
+                continue
+            # What is answered while it is being read looks as if it were not.
+            begun = set(in_hand)
+            try:
+                commands = await manager.mirror.query(
+                    lambda: rows.asked_of(manager.node), ROUND_TIMEOUT_S
+                )
+            except (DatabaseError, TimeoutError) as away:
+                logger.debug("no commands read: %s", away)
+                continue
+            except Exception:
+                logger.exception("commands could not be read")
+                continue
+            # One that takes its time, as a hang-up does, holds up no other.
+            for command in commands:
+                if command.pk not in begun | in_hand:
+                    in_hand.add(command.pk)
+                    group.create_task(carry_out(command))
 
 
-async def _carry_out(manager: SessionManager, command: CallCommand) -> None:
-    session = manager.get(command.call.uuid)
+async def _carry_out(
+    manager: SessionManager, command: CallCommand
+) -> tuple[CommandState, str] | None:
+    """Gives the answer for whoever asked; None: another session of the call is about to begin, and
+    is asked in the next round.
+    """
+    uuid = command.call.uuid
+    session = manager.get(uuid)
     if session is None:
-        answer = "the call has ended"
-    else:
-        hangs_up = command.kind == CommandKind.HANG_UP
-        session.handle(EndRequested(EndReason.OPERATOR) if hangs_up else CallerGone())
-        async with asyncio.timeout(10):
-            await session.wait_released()
-        answer = "hung up" if hangs_up else "ended"
-    # In the writer's thread, so that whoever reads the answer finds the row ended.
-    await manager.mirror.flush()
-    await manager.mirror.write(lambda: rows.answer_command(command, CommandState.DONE, answer))
+        return None if manager.replaces(uuid) else (CommandState.DONE, rows.HAS_ENDED)
+    match command.kind:
+        case CommandKind.WHISPER:
+            if session.over:
+                return None if manager.replaces(uuid) else (CommandState.DONE, rows.HAS_ENDED)
+            session.handle(Whispered(command.text))
+            return CommandState.DONE, rows.TOLD
+        case CommandKind.HANG_UP:
+            session.handle(EndRequested(EndReason.OPERATOR))
+            answer = "hung up"
+        case CommandKind.CARRIER_ENDED:
+            session.handle(CallerGone())
+            answer = "ended"
+        case unknown:
+            return CommandState.REFUSED, f"this process does not know what {unknown} is"
+    async with asyncio.timeout(10):
+        await session.wait_released()
+    if manager.replaces(uuid) or manager.get(uuid) not in (None, session):
+        return None
+    return CommandState.DONE, answer
 
 
 async def sign_off(manager: SessionManager) -> None:

@@ -387,6 +387,10 @@ class SessionManager:
     def get(self, call_uuid: str) -> CallSession | None:
         return self._sessions.get(call_uuid)
 
+    def replaces(self, call_uuid: str) -> bool:
+        """Another session of the call is about to begin."""
+        return call_uuid in self._replacing
+
     def plan_of(self, call_uuid: str) -> CallPlan:
         return self._plans[call_uuid]
 

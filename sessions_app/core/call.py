@@ -40,6 +40,7 @@ _WITHOUT_A_LINE = (
     | ev.TranscriptionUsage
     | ev.Transferred
     | ev.TransferFailed
+    | ev.Whispered
 )
 #: A tick that comes so late means that this process, or its machine, stood still.
 ASLEEP_S = 1.0
@@ -297,6 +298,8 @@ class Call:
                     self._end(event.reason, now, out, hang_up=event.hang_up)
                 elif not self.goodbye.irrevocable:
                     self.recovery.end_politely(event.reason, now, out)
+            case ev.Whispered():
+                self._whispered(event.text, now, out)
             case ev.Tick():
                 if event.late_s > ASLEEP_S:
                     self.patience.asleep(now)
@@ -310,6 +313,18 @@ class Call:
         goes_on = running is not None and running.spoke and self.speaking.pauses(event.item_id)
         if goes_on or audible(event.pcm):
             self.patience.fed(now, event.response_id)
+
+    def _whispered(self, text: str, now: float, out: list[ev.Command]) -> None:
+        """Taken up at once if nobody speaks or dials and nothing is under way, else with what the
+        agent says next anyway: into his own words or the caller's it would be a jumble.
+        """
+        self.memory.keep_whisper(text, self.phone.clock_ms(now))
+        out += [ev.AddWhisper(prompts.whispered(text)), ev.Note("whispered")]
+        answer_due = self.responses.due_since_s is not None
+        caller_busy = self.parts.caller_busy or self.listening.pressed_s is not None
+        free = self.patience.quiet and not self.media_broke
+        if free and not answer_due and not caller_busy:
+            self.parts.want(Wanted(ev.Purpose.ANSWER, prompts.WHISPERED))
 
     def _caller_speaks(self, event: ev.SpeechStarted, now: float, out: list[ev.Command]) -> None:
         """Barge-in: measure, stop, clear, and make every memory end at what was heard.

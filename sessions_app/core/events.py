@@ -107,6 +107,13 @@ class EndRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class Whispered:
+    """A supervisor tells the agent something that the caller does not hear."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallerAudible:
     """Our own ear, which needs no model: the caller began to speak, or has stopped.
 
@@ -322,6 +329,7 @@ Event = (
     | Transferred
     | TransferFailed
     | EndRequested
+    | Whispered
     | DtmfPressed
     | MarkPlayed
     | ItemWritten
@@ -408,6 +416,13 @@ class AddCallerWords:
 
 
 @dataclass(frozen=True, slots=True)
+class AddWhisper:
+    """Tell the model what it should know or do and the caller has not heard."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddToolCall:
     """Tell the model of a function that it called before it had to begin anew."""
 
@@ -439,6 +454,7 @@ ProviderCommand = (
     | CutItem
     | AddAgentWords
     | AddCallerWords
+    | AddWhisper
     | AddToolCall
     | AnswerTool
     | ChangeVoice

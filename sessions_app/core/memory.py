@@ -11,6 +11,7 @@ from sessions_app.core.events import (
     AddAgentWords,
     AddCallerWords,
     AddToolCall,
+    AddWhisper,
     AnswerTool,
     Command,
     ProviderCommand,
@@ -29,14 +30,22 @@ LETTERS_MOST = 24_000
 @dataclass(frozen=True, slots=True)
 class _Function:
     called: ToolCalled
-    output: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Whisper:
+    text: str
+
+
+_Entry = Turn | _Function | _Whisper
 
 
 class Memory:
-    """Turns as they were heard, and functions with their results, oldest first."""
+    """Turns as they were heard, functions with their results, and whispers, oldest first."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[float, Turn | _Function]] = deque(maxlen=ENTRIES_MOST)
+        self._entries: deque[tuple[float, _Entry]] = deque(maxlen=ENTRIES_MOST)
         #: When the session that is led now began; each counts its own time.
         self._from_ms = 0.0
 
@@ -55,6 +64,10 @@ class Memory:
     def keep_function(self, called: ToolCalled, answer: AnswerTool, at_ms: int) -> None:
         self._entries.append((self._from_ms + at_ms, _Function(called, answer.output)))
 
+    def keep_whisper(self, text: str, at_ms: float) -> None:
+        """What a supervisor told the model, on the session's clock."""
+        self._entries.append((self._from_ms + at_ms, _Whisper(text)))
+
     @property
     def last_speaker(self) -> Speaker | None:
         """Whose turn was the last one."""
@@ -69,18 +82,20 @@ class Memory:
         for number, (_, entry) in enumerate(
             sorted(self._entries, key=lambda pair: pair[0], reverse=True)
         ):
-            letters += len(entry.text if isinstance(entry, Turn) else entry.output)
+            letters += len(entry.text)
             if letters > LETTERS_MOST:
                 break
             told += reversed(list(_told(entry, number)))
         return told[::-1]
 
 
-def _told(entry: Turn | _Function, number: int) -> Iterator[ProviderCommand]:
+def _told(entry: _Entry, number: int) -> Iterator[ProviderCommand]:
     if isinstance(entry, _Function):
         called = entry.called
         yield AddToolCall(called.call_id, called.name, called.arguments)
-        yield AnswerTool(called.call_id, entry.output)
+        yield AnswerTool(called.call_id, entry.text)
+    elif isinstance(entry, _Whisper):
+        yield AddWhisper(prompts.whispered(entry.text))
     elif entry.speaker is Speaker.AGENT:
         yield AddAgentWords(f"past_{number}", entry.text)
     elif entry.item_id.startswith(KEYS):

@@ -71,7 +71,8 @@ class Patience:
         if busy or not parts.responses.idle:
             self._quiet_since_s = now
 
-    def _is_quiet(self) -> bool:
+    @property
+    def quiet(self) -> bool:
         """Nobody speaks and nothing is on its way."""
         parts = self._parts
         return (
@@ -97,7 +98,7 @@ class Patience:
         for since_s in (self._waiting_since(), self._stalled_since()):
             if since_s is not None:
                 yield since_s + self._answer_s
-        if self._is_quiet():
+        if self.quiet:
             yield self._quiet_since_s + parts.agent.nudge_after_s
 
     def lose(self, now: float, out: list[ev.Command]) -> None:
@@ -113,7 +114,7 @@ class Patience:
             self._recovery.begin_anew(Wanted(ev.Purpose.ANSWER), now, out)
         if parts.model.ready:
             self._wait_for_model(now, out)
-        if self._is_quiet() and now >= self._quiet_since_s + parts.agent.nudge_after_s:
+        if self.quiet and now >= self._quiet_since_s + parts.agent.nudge_after_s:
             self._nudge(now, out)
 
     # ------------------------------------------------------------------ the model
@@ -176,7 +177,7 @@ class Patience:
     def _unheard_at_s(self) -> float | None:
         """When to ask about what only our ear has heard."""
         unheard_s = self._parts.guard.unheard_s
-        if unheard_s is None or not self._is_quiet():
+        if unheard_s is None or not self.quiet:
             return None
         soonest_s = self._quiet_since_s + AFTER_AGENT_S
         return max(unheard_s + self._parts.limits.unheard_s, soonest_s)

@@ -33,6 +33,20 @@ UNHEARD = (
 )
 
 
+WHISPERED = (
+    "Your supervisor has just told you something. Take it up now, in one or two short sentences, "
+    "in the language of the conversation."
+)
+
+
+def whispered(text: str) -> str:
+    """What a supervisor says; the caller must not even notice that somebody did."""
+    return (
+        "Your supervisor, whom the caller cannot hear, tells you what follows. Take it up when you "
+        f"speak next, in your own words, and do not mention that you were told.\n{text}"
+    )
+
+
 def say_exactly(text: str) -> str:
     """A sentence to be spoken as it stands."""
     return f"Say exactly: {text}"

@@ -12,16 +12,18 @@ from django.utils import timezone
 
 from sessions_app.models import CallCommand, CallRecord, CommandKind, CommandState
 from sessions_app.models.agents import User
+from sessions_app.rows import HAS_ENDED
 
-ENDED = "the call has ended"
 
-
-def ask(call: CallRecord, kind: CommandKind, user: User | None = None) -> CallCommand:
+def ask(
+    call: CallRecord, kind: CommandKind, user: User | None = None, text: str = ""
+) -> CallCommand:
     """Ask something of a call. If it has ended already, the row says so at once."""
-    command = CallCommand(call=call, kind=kind, requested_by_id=user.pk if user else None)
+    by = user.pk if user else None
+    command = CallCommand(call=call, kind=kind, requested_by_id=by, text=text)
     if not call.is_live:
         command.state = CommandState.DONE
-        command.answer = ENDED
+        command.answer = HAS_ENDED
         command.answered_at = timezone.now()
     command.save()
     return command

@@ -15,6 +15,7 @@ GROUPS = {
         "see_all_calls",
         "see_full_numbers",
         "hang_up_calls",
+        "whisper_in_calls",
         "view_agent",
         "view_phonenumber",
     ],
@@ -50,6 +51,7 @@ def give(apps: Any, schema_editor: Any) -> None:
     users = apps.get_model(settings.AUTH_USER_MODEL).objects.using(alias)
     for had, has in (
         ("change_callrecord", "hang_up_calls"),
+        ("change_callrecord", "see_full_numbers"),
         ("view_callrecord", "see_full_numbers"),
     ):
         old, new = ours.get(codename=had), ours.get(codename=has)
@@ -75,6 +77,7 @@ class Migration(migrations.Migration):
                     ("see_all_calls", "Can see everybody's calls"),
                     ("see_full_numbers", "Can see callers' numbers in full"),
                     ("hang_up_calls", "Can hang up calls"),
+                    ("whisper_in_calls", "Can whisper to the agent in calls"),
                 ],
                 "verbose_name": "call",
             },

@@ -232,6 +232,7 @@ class CallEvent(models.Model):
 
 class CommandKind(models.TextChoices):
     HANG_UP = "hang_up", "hang up"
+    WHISPER = "whisper", "whisper to the agent"
     CARRIER_ENDED = "carrier_ended", "the carrier reported the end elsewhere"
 
 
@@ -246,6 +247,14 @@ class CallCommand(models.Model):
 
     call = models.ForeignKey(CallRecord, on_delete=models.CASCADE, related_name="commands")
     kind = models.CharField(max_length=20, choices=CommandKind)
+    #: The default is the database's, too: a release that does not know of it goes on writing rows.
+    text = models.CharField(
+        max_length=500,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What the agent is to be told, for one.",
+    )
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         null=True,

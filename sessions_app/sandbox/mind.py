@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sessions_app.sandbox.realtime_conversation import Conversation, Item
-from sessions_app.sandbox.samples import AFTER_TOOL, OPENING, courtesy, sample_for
+from sessions_app.sandbox.samples import AFTER_TOOL, OPENING, TAKEN_UP, courtesy, sample_for
 from sessions_app.sandbox.values import value_for
 
 # Nobody here can translate, so what is to be said in another language is said as it stands.
@@ -45,6 +45,8 @@ def plan(conversation: Conversation, request: dict[str, Any], session: dict[str,
     if isinstance(choice, dict) or choice == "required":
         wanted = choice["name"] if isinstance(choice, dict) else tools[0]["name"] if tools else ""
         return Plan("", _call(wanted, tools))
+    if "input" not in request and (told := _told(conversation.items)):
+        return Plan(TAKEN_UP.format(told))
     text, tool = _reply(conversation.items, said)
     return Plan(text, None if choice == "none" else _call(tool, tools))
 
@@ -65,6 +67,16 @@ def _answered(items: list[Item], request_input: Any) -> str | None:
         if item.role in ("user", "function_call_output"):
             return item.said
     return None
+
+
+def _told(items: list[Item]) -> str:
+    """What a system message asks for that came behind the model's last words: its last line."""
+    for item in reversed(items):
+        if item.role == "assistant":
+            break
+        if item.role == "system" and item.said.strip():
+            return item.said.strip().splitlines()[-1]
+    return ""
 
 
 def _reply(items: list[Item], said: str | None) -> tuple[str, str]:

@@ -83,6 +83,7 @@ BY_TEXT: Final[dict[str, Sample]] = {sample.text: sample for sample in SAMPLES}
 
 OPENING: Final = "Hello, and thank you for calling. How can I help you today?"
 STILL_THERE: Final = "Are you still there? Please take your time, I am listening."
+TAKEN_UP: Final = "Before I forget: {}"
 AFTER_TOOL: Final = "All right, that is done. Is there anything else I can do for you?"
 
 COURTESIES: Final[tuple[str, ...]] = (

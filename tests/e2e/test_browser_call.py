@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from sessions_app.sandbox.samples import BY_KEY
+from sessions_app.sandbox.samples import BY_KEY, TAKEN_UP
 from tests.e2e.browsing import add_admin, chromium, logged_in, sandbox_server
 from tests.fakes.server import RunningServer
 
@@ -165,6 +165,28 @@ def test_a_supervisor_sees_the_live_call_and_hangs_it_up(page: Page) -> None:
     expect(watcher.get_by_role("link", name="Hang up…")).to_have_count(0)
     ended = "Ended: a supervisor hung up."
     expect(page.locator("#phone-state")).to_have_text(ended, timeout=SOON_MS)
+
+
+def test_a_whisper_is_taken_up_by_the_agent_and_gone_with_the_call(page: Page) -> None:
+    call(page)
+    wait_for_words(page, "agent", GREETING)
+    address = page.get_by_role("link", name="This call's page").get_attribute("href")
+    watcher = page.context.new_page()
+    watcher.goto(str(address and page.url.split("/admin/")[0] + address))
+    whisper = watcher.get_by_label("Whisper to the agent")
+    whisper.fill("Offer a refund.")
+    whisper.press("Enter")
+    asked = watcher.locator("#call-commands")
+    expect(asked).to_contain_text("Offer a refund.", timeout=SOON_MS)
+    expect(asked).to_contain_text("the agent was told", timeout=SOON_MS)
+    # At once if nobody speaks, else with the answer to this.
+    page.get_by_role("button", name=HOURS.text).click()
+    wait_for_words(page, "agent", TAKEN_UP.format("Offer a refund."))
+    expect(watcher.locator("#call-turns")).to_contain_text("Before I forget", timeout=SOON_MS)
+    page.get_by_role("button", name="Hang up").click()
+    expect(watcher.locator(".call-header")).to_contain_text("ended", timeout=SOON_MS)
+    expect(watcher.get_by_label("Whisper to the agent")).to_have_count(0)
+    expect(page.get_by_text("supervisor")).to_have_count(0)
 
 
 def test_the_chosen_agent_answers(page: Page, server: RunningServer) -> None:

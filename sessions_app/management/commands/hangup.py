@@ -6,8 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from sessions_app.live.commands import ENDED, ask, await_answer
+from sessions_app.live.commands import ask, await_answer
 from sessions_app.models import CallRecord, CommandKind, CommandState
+from sessions_app.rows import HAS_ENDED
 
 
 class Command(BaseCommand):
@@ -44,4 +45,4 @@ class Command(BaseCommand):
                 f"{options['timeout']:g} s. It still will when it is heard again; if it is gone, "
                 "`manage.py reap_sessions` closes its calls."
             )
-        self.stdout.write(f"{call.uuid}: {(command.answer if answered else '') or ENDED}")
+        self.stdout.write(f"{call.uuid}: {(command.answer if answered else '') or HAS_ENDED}")

@@ -15,6 +15,7 @@ from sessions_app.core.events import (
     AddAgentWords,
     AddCallerWords,
     AddToolCall,
+    AddWhisper,
     AnswerTool,
     CancelResponse,
     ChangeVoice,
@@ -175,6 +176,8 @@ class Encoder:
                 return [self._add_agent_words(item_id, text)]
             case AddCallerWords(text=text):
                 return [self._add_item(_message("user", "input_text", text))]
+            case AddWhisper(text=text):
+                return [self._add_item(_message("system", "input_text", text))]
             case AnswerTool(call_id=call_id, output=output):
                 answer = {"type": "function_call_output", "call_id": call_id, "output": output}
                 return [self._add_item(answer)]

@@ -72,7 +72,7 @@ function follow(bar) {
     if (!document.getElementById("call-state").querySelector(".call-state-ended")) {
       say("Live: this page follows the call.");
     } else {
-      document.getElementById("call-hang-up")?.remove();
+      for (const part of document.querySelectorAll(".call-only-live")) part.remove();
       say(interval ? "The call has ended. The summary is being made." : "The call has ended.");
       if (!interval) pause.hidden = true;
     }

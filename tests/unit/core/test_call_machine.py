@@ -228,6 +228,10 @@ class CallMachine(RuleBasedStateMachine):
     def transfer(self, works: bool) -> None:
         self.do(ev.Transferred() if works else ev.TransferFailed("HTTP 500"))
 
+    @rule()
+    def supervisor_whispers(self) -> None:
+        self.do(ev.Whispered("Offer a refund."))
+
     @rule(muted=st.booleans())
     def leg_is_muted(self, muted: bool) -> None:
         self.do(ev.MediaMuted(muted))

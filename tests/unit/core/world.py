@@ -414,7 +414,13 @@ class World(Line):
                 self.after(0.3, self.transferred)
             case ev.ConnectAgain():
                 self.after(0.3, self.connected_again)
-            case ev.AddAgentWords() | ev.AddCallerWords() | ev.AddToolCall() | ev.AnswerTool():
+            case (
+                ev.AddAgentWords()
+                | ev.AddCallerWords()
+                | ev.AddWhisper()
+                | ev.AddToolCall()
+                | ev.AnswerTool()
+            ):
                 self.model.told.append(command)
             case ev.EndCall(hang_up=hang_up):
                 self.hung_up_s = self.now if hang_up else None

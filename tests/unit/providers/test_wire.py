@@ -16,6 +16,7 @@ from sessions_app.core.events import (
     AddAgentWords,
     AddCallerWords,
     AddToolCall,
+    AddWhisper,
     AnswerTool,
     CancelResponse,
     ChangeVoice,
@@ -205,10 +206,17 @@ def test_the_small_commands_become_one_event_each() -> None:
 
     [cancel] = send(CancelResponse("resp_1"))
     [words] = send(AddCallerWords("[key 4]"))
+    [whisper] = send(AddWhisper("Offer a refund."))
     [answer] = send(AnswerTool("call_1", '{"ok": true}'))
     [greeting] = send(AddAgentWords("greeting", "Hello."))
 
     assert (cancel["type"], cancel["response_id"]) == ("response.cancel", "resp_1")
+    assert whisper["type"] == "conversation.item.create"
+    assert whisper["item"] == {
+        "type": "message",
+        "role": "system",
+        "content": [{"type": "input_text", "text": "Offer a refund."}],
+    }
     assert words["item"] == {
         "type": "message",
         "role": "user",

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from sessions_app import handover, rows
 from sessions_app.core import events as ev
-from sessions_app.models import CallState, Node
+from sessions_app.models import CallState, CommandKind, Node
 from tests.unit.rows.conftest import NODE, a_row, change, row, turn
 
 pytestmark = pytest.mark.django_db
@@ -55,15 +55,32 @@ def test_who_takes_a_call_over_knows_what_was_said_and_used_and_how_long_it_took
         agent,
     ]
     rows.write(change(turns=told), NODE)
+    for answer, text in ((rows.TOLD, "Ask for her number."), ("", "Not told yet.")):
+        row().commands.create(
+            kind=CommandKind.WHISPER,
+            text=text,
+            answer=answer,
+            answered_at=row().media_opened_at + timedelta(seconds=4),
+        )
     taken = handover.take_over("u-1", "second", 2, claim=False)
     assert taken is not None
     past = taken.past
     assert past.usage.total() == {"responses": 2}
     assert past.connected_s == pytest.approx(40, abs=5)
-    hello, ann, keys = past.memory.recall()
+    hello, ann, whisper, keys = past.memory.recall()
+    assert isinstance(whisper, ev.AddWhisper) and whisper.text.endswith("Ask for her number.")
     assert isinstance(hello, ev.AddAgentWords) and hello.text == "Hello."
     assert ann == ev.AddCallerWords("My name is Ann.")
     assert isinstance(keys, ev.AddCallerWords) and "17" in keys.text and keys.text != "17"
+
+
+def test_what_was_whispered_before_the_caller_was_there_is_known_too() -> None:
+    a_row()
+    row().commands.create(kind=CommandKind.WHISPER, text="It is Ann.", answer=rows.TOLD)
+    taken = handover.take_over("u-1", "second", 2, claim=False)
+    assert taken is not None
+    [whisper] = taken.past.memory.recall()
+    assert isinstance(whisper, ev.AddWhisper) and whisper.text.endswith("It is Ann.")
 
 
 def test_of_a_call_in_which_nothing_was_said_nothing_is_known() -> None:

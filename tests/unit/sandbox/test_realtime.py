@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from sessions_app.sandbox.conf import Tempo
 from sessions_app.sandbox.faults import Fault
-from sessions_app.sandbox.samples import BY_KEY, OPENING, STILL_THERE
+from sessions_app.sandbox.samples import BY_KEY, OPENING, STILL_THERE, TAKEN_UP
 from sessions_app.sandbox.server import Sandbox, serve
 from tests.unit.sandbox.realtime_client import RealtimeClient, session
 
@@ -236,6 +236,25 @@ def test_a_tool_output_is_taken_once_known_and_answered_in_words(sandbox: Sandbo
             await client.send("response.create")
             done = (await client.until("response.done"))["response"]
             assert done["output"][0]["content"][0]["type"] == "output_text"
+
+    asyncio.run(scenario())
+
+
+def test_what_the_system_says_is_taken_up_once_with_the_next_answer(sandbox: Sandbox) -> None:
+    async def scenario() -> None:
+        async with session(sandbox) as client:
+            await client.configure(output_modalities=["text"])
+            for role, text in (("user", "Hello?"), ("system", "Do this.\nOffer a refund.")):
+                content = [{"type": "input_text", "text": text}]
+                item = {"type": "message", "role": role, "content": content}
+                await client.send("conversation.item.create", item=item)
+            said = []
+            for _ in range(2):
+                await client.send("response.create")
+                done = (await client.until("response.done"))["response"]
+                said.append(done["output"][0]["content"][0]["text"])
+            assert said[0] == TAKEN_UP.format("Offer a refund.")
+            assert "refund" not in said[1]
 
     asyncio.run(scenario())
 
