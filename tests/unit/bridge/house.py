@@ -111,7 +111,7 @@ class House:
             monkeypatch.setattr(housekeeping, name, nothing)
         monkeypatch.setattr(preparing, "keep", nothing)
         monkeypatch.setattr(directory.Directory, "find", found)
-        monkeypatch.setattr(mirror, "_write", lambda changes, node: (len(changes), ""))
+        monkeypatch.setattr(mirror, "_write", lambda changes, node, over_s: (len(changes), ""))
         monkeypatch.setattr(mirror.Mirror, "query", away)
         self.manager = SessionManager(replace(conf.load(), max_calls=capacity))
 
