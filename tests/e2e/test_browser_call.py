@@ -65,6 +65,14 @@ def call(page: Page) -> None:
     expect(page.locator("#phone-state")).to_have_text("Connected", timeout=SOON_MS)
 
 
+def watching(page: Page) -> Page:
+    """The page of the call that goes on, as a supervisor has it open."""
+    address = page.get_by_role("link", name="This call's page").get_attribute("href")
+    watcher = page.context.new_page()
+    watcher.goto(str(address and page.url.split("/admin/")[0] + address))
+    return watcher
+
+
 def wait_for_sound(page: Page, side: str) -> None:
     """Until the level meter of this side moves."""
     meter = page.locator(f"#phone-level-{side}")
@@ -150,9 +158,7 @@ def test_an_agent_that_says_goodbye_ends_the_call_in_words(page: Page) -> None:
 def test_a_supervisor_sees_the_live_call_and_hangs_it_up(page: Page) -> None:
     call(page)
     wait_for_words(page, "agent", GREETING)
-    address = page.get_by_role("link", name="This call's page").get_attribute("href")
-    watcher = page.context.new_page()
-    watcher.goto(str(address and page.url.split("/admin/")[0] + address))
+    watcher = watching(page)
     expect(watcher.locator(".call-header")).to_contain_text("live")
     page.get_by_role("button", name=HOURS.text).click()
     # Nobody reloads: the page follows the call by itself.
@@ -170,9 +176,7 @@ def test_a_supervisor_sees_the_live_call_and_hangs_it_up(page: Page) -> None:
 def test_a_whisper_is_taken_up_by_the_agent_and_gone_with_the_call(page: Page) -> None:
     call(page)
     wait_for_words(page, "agent", GREETING)
-    address = page.get_by_role("link", name="This call's page").get_attribute("href")
-    watcher = page.context.new_page()
-    watcher.goto(str(address and page.url.split("/admin/")[0] + address))
+    watcher = watching(page)
     # The greeting is over: the agent can take it up at once.
     expect(page.get_by_text("Speaking", exact=True)).to_have_count(0, timeout=SOON_MS)
     whisper = watcher.get_by_label("Whisper to the agent")
